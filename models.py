@@ -1,0 +1,245 @@
+"""SMNet, the Staged Memory Network for image denoising (Yu, Liang, Li, Xiao, ACM Multimedia 2020).
+
+    x (noisy) -> NoiseMemory -> noise mask m -> residual x - m -> ImageMemory -> y (denoised)
+
+Blocks stand leaf to root: NonLocalBlock, DenseBlock, NoiseAwareBlock, ContextualBlock, FusionBlock, NoiseMemory,
+ImageMemory, SMNet. Tensors are (N, C, H, W) float32 with pictures in [0, 1]. The layers are those of the authors' released
+code and weights, which differ from the paper's drawing: three dense blocks per contextual block, not two, and no ReLU
+on the stems.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MIN_SIDE = 28  # pixels; below this some region of the 4 x 4 grid is too small to be pooled
+
+
+class NonLocalBlock(nn.Module):
+    """Embedded-Gaussian attention of every place over the 2x2-pooled places of its region (paper section 3.2).
+
+    The plane is cut along H, then W, into `grid` pieces as `torch.chunk` cuts, and attention runs within each piece; grid
+    1 is the whole plane. The 1x1 convolutions are pointwise, so they run once over the whole plane. The scores are not
+    divided by sqrt(d), and the block starts as the identity (the output convolution starts at zero), as the authors' do.
+
+    (N, width, H, W) -> (N, width, H, W); every region needs at least 2x2 places.
+    """
+
+    def __init__(self, width: int, grid: int = 1):
+        super().__init__()
+        self.grid = grid
+        self.theta = nn.Conv2d(width, width // 2, 1)
+        self.phi = nn.Conv2d(width, width // 2, 1)
+        self.g = nn.Conv2d(width, width // 2, 1)
+        self.out = nn.Conv2d(width // 2, width, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        planes = self.theta(x), self.phi(x), self.g(x)  # 3 x (N, width/2, H, W)
+        bands = zip(*(plane.chunk(self.grid, dim=2) for plane in planes))
+        rows = []
+        for band in bands:
+            regions = zip(*(plane.chunk(self.grid, dim=3) for plane in band))
+            rows.append(torch.cat([self.attend(*region) for region in regions], dim=3))
+        return self.out(torch.cat(rows, dim=2)) + x
+
+    @staticmethod
+    def attend(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        """softmax(theta phi^T) g over one region: 3 x (N, d, h, w) -> (N, d, h, w)."""
+        n, d, h, w = theta.shape
+        query, key, value = (
+            # Laid out with the channels innermost: otherwise PyTorch falls back to a kernel that stores all scores.
+            plane.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()  # (N, 1, places, d)
+            for plane in (theta, F.max_pool2d(phi, 2), F.max_pool2d(g, 2))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (N, 1, h * w, d)
+        return attended.squeeze(1).transpose(1, 2).unflatten(2, (h, w))
+
+
+class DenseBlock(nn.Module):
+    """Four 3x3 convolutions with ReLU, each on all that came before, then a 1x1 fusion (paper section 3.1).
+
+    The block's input is added at the end unless `skip` is False.
+
+    (N, width, H, W) -> (N, width, H, W).
+    """
+
+    LAYERS = 4
+
+    def __init__(self, width: int, growth: int, skip: bool = True):
+        super().__init__()
+        self.skip = skip
+        self.convs = nn.ModuleList(nn.Conv2d(width + i * growth, growth, 3, padding=1) for i in range(self.LAYERS))
+        self.fusion = nn.Conv2d(width + self.LAYERS * growth, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        for conv in self.convs:
+            maps.append(F.relu(conv(torch.cat(maps, dim=1))))  # (N, growth, H, W)
+        fused = self.fusion(torch.cat(maps, dim=1))
+        return fused + x if self.skip else fused
+
+
+class NoiseAwareBlock(nn.Module):
+    """A non-local block, then a dense block, around which the block's input is carried (paper section 3.2, figure 3).
+
+    (N, width, H, W) -> (N, width, H, W).
+    """
+
+    def __init__(self, width: int, growth: int, grid: int):
+        super().__init__()
+        self.non_local = NonLocalBlock(width, grid)
+        self.dense = DenseBlock(width, growth, skip=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.non_local(x)) + x
+
+
+class ContextualBlock(nn.Module):
+    """Three dense blocks in a row, then a dilated convolution with ReLU (paper section 3.3).
+
+    (N, width, H, W) -> three maps (N, width, H, W): first dense block, second dense block, dilated convolution.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.dense = nn.ModuleList(DenseBlock(width, growth=width) for _ in range(3))
+        self.dilated = nn.Conv2d(width, width, 3, padding=2, dilation=2, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first = self.dense[0](x)
+        second = self.dense[1](first)
+        return first, second, F.relu(self.dilated(self.dense[2](second)))
+
+
+class FusionBlock(nn.Module):
+    """All maps of the contextual blocks into one: 1x1, then 3x3 convolution (paper section 3.3).
+
+    `maps` x (N, width, H, W) -> (N, width, H, W).
+    """
+
+    def __init__(self, width: int, maps: int):
+        super().__init__()
+        self.pointwise = nn.Conv2d(maps * width, width, 1)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return self.conv(self.pointwise(torch.cat(maps, dim=1)))
+
+
+class NoiseMemory(nn.Module):
+    """Stage one: an encoder-decoder that remembers the noise and gives it as a mask (paper section 3.2).
+
+    (N, channels, H, W) -> noise mask (N, channels, H, W) in (-1, 1); H and W at least 28.
+    """
+
+    GRIDS = (1, 2, 4)  # regions per side of the decoder's noise-aware blocks, deepest first
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        growth = width // 2
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1))
+        self.encoder = nn.ModuleList(DenseBlock(width, growth) for _ in self.GRIDS)
+        self.decoder = nn.ModuleList(NoiseAwareBlock(width, growth, grid) for grid in self.GRIDS)
+        self.merges = nn.ModuleList(nn.Conv2d(maps * width, width, 1) for maps in (2, 2, 3))
+        self.head = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.stem(x)  # f0 (N, width, H, W)
+        skips, indices = [], []
+        for block in self.encoder:
+            skips.append(features)  # f0, p1, p2
+            features = block(features)
+            if len(skips) == 1:
+                unpooled = features  # b0, the first block's output before pooling
+            features, index = F.max_pool2d(features, 2, return_indices=True)
+            indices.append(index)
+        for block, merge in zip(self.decoder, self.merges):
+            skip = skips.pop()
+            features = F.max_unpool2d(block(features), indices.pop(), 2, output_size=skip.shape[-2:])
+            maps = [skip, features] if skips else [skip, features, unpooled]
+            features = merge(torch.cat(maps, dim=1))
+        return torch.tanh(self.head(features))
+
+
+class ImageMemory(nn.Module):
+    """Stage two: contextual blocks whose maps are fused into the picture, at full size throughout (paper section 3.3).
+
+    (N, channels, H, W) -> (N, channels, H, W).
+    """
+
+    BLOCKS = 3
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1))
+        self.contextual = nn.ModuleList(ContextualBlock(width) for _ in range(self.BLOCKS))
+        self.fusion = FusionBlock(width, maps=3 * self.BLOCKS)
+        self.expand = nn.Conv2d(width, 4 * width, 3, padding=1)
+        self.project = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, residual: Tensor) -> Tensor:
+        shallow = self.stem[0](residual)  # s (N, width, H, W)
+        features = self.stem[1](shallow)
+        maps = []
+        for block in self.contextual:
+            maps += block(features)
+            features = maps[-1]
+        features = self.fusion(maps) + shallow
+        # The authors shuffle the four-fold width to twice the size, convolve there and shrink bilinearly by half, which
+        # is 2x2 averaging. That is one strided convolution of the shuffled plane, and so, exactly and borders included,
+        # one 3x3 convolution of the plane before the shuffle, with the averaged kernel shuffled back.
+        kernel = F.avg_pool2d(F.pad(self.project.weight, (2, 2, 2, 2)), 2, stride=1)  # (channels, width, 6, 6)
+        kernel = F.pixel_unshuffle(kernel, 2)  # (channels, 4 * width, 3, 3)
+        return F.conv2d(self.expand(features), kernel, self.project.bias, padding=1)
+
+
+class SMNet(nn.Module):
+    """Staged Memory Network: noise memory, whose residual feeds the image memory (paper section 3, figure 2).
+
+    Args:
+        channels: 1 for gray, 3 for RGB.
+        width: base channels, an even number; the authors' is 64 (4,853,282 parameters gray, 4,857,894 RGB).
+    """
+
+    def __init__(self, channels: int = 1, width: int = 64):
+        super().__init__()
+        if channels < 1 or width < 2 or width % 2:
+            raise ValueError(f"channels must be at least 1 and width even, got channels {channels}, width {width}")
+        self.channels = channels
+        self.width = width
+        self.noise_memory = NoiseMemory(channels, width)
+        self.image_memory = ImageMemory(channels, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Noisy (N, channels, H, W) in about [0, 1] -> denoised (N, channels, H, W), not clamped; any H, W from 1."""
+        return self.stages(x)[2]
+
+    def stages(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Look inside: noisy picture (N, channels, H, W) -> (noise mask, residual, output), each of its shape.
+
+        The noise mask is in (-1, 1); the residual is x - noise mask. Sides below 28 pixels are padded to 28 and the results
+        cropped (the authors' code fails on some of those sizes).
+
+        Raises:
+            ValueError: x is no (N, channels, H, W) tensor with at least one pixel.
+        """
+        if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape:
+            raise ValueError(f"expected a tensor (N, {self.channels}, H, W), got {tuple(x.shape)}")
+        height, width = x.shape[-2:]
+        x = pad_to_minimum(x)
+        noise_mask = self.noise_memory(x)
+        residual = x - noise_mask
+        output = self.image_memory(residual)
+        return tuple(t[..., :height, :width] for t in (noise_mask, residual, output))
+
+
+def pad_to_minimum(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> at least 28 x 28, mirrored at the bottom and right, or the edge repeated where too small to mirror."""
+    for axis in (-2, -1):
+        missing = MIN_SIDE - x.shape[axis]
+        if missing > 0:
+            pad = (0, 0, 0, missing) if axis == -2 else (0, missing, 0, 0)
+            x = F.pad(x, pad, mode="reflect" if missing < x.shape[axis] else "replicate")
+    return x
