@@ -1,0 +1,81 @@
+"""Optimizers, learning rates and the moving average of the weights that training.py offers."""
+
+import argparse
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def make_optimizers(model: nn.Module, args: argparse.Namespace) -> list[tuple[torch.optim.Optimizer, float]]:
+    """(optimizer, its full learning rate) for `--optimizer adam`, or `muon`: Muon for the kernels, Adam for the rest.
+
+    Kernels are the convolution weights with more than one input and output channel.
+    """
+    kernels = [p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) > 1] if args.optimizer == "muon" else []
+    chosen = {id(p) for p in kernels}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    optimizers = [(torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas)), args.lr)]
+    if kernels:
+        optimizers.append((KernelMuon(kernels, lr=args.muon_lr), args.muon_lr))
+    return optimizers
+
+
+class KernelMuon(torch.optim.Muon):
+    """PyTorch's Muon (orthogonalised momentum, Keller Jordan 2024) for convolution kernels.
+
+    PyTorch's takes matrices only, so it gets each kernel (out, in, k, k) as a view (out, k * k * in) of the same memory;
+    the order of the columns is nothing to Muon. Momentum 0.95, Nesterov, five Newton-Schulz steps, the rate times
+    sqrt(max(1, rows / columns)), no weight decay.
+
+    Args:
+        kernels: 4-D parameters in channels_last memory.
+        lr: learning rate.
+    """
+
+    def __init__(self, kernels: list[nn.Parameter], *, lr: float):
+        self.kernels = kernels
+        matrices = [as_matrix(kernel.detach()) for kernel in kernels]
+        for kernel, matrix in zip(kernels, matrices):
+            assert matrix.data_ptr() == kernel.data_ptr(), "kernels must be in channels_last memory"
+        super().__init__(matrices, lr=lr, weight_decay=0.0, momentum=0.95, nesterov=True, ns_steps=5, adjust_lr_fn="original")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for kernel, matrix in zip(self.kernels, self.param_groups[0]["params"]):
+            matrix.grad = as_matrix(kernel.grad)
+        super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for kernel in self.kernels:
+            kernel.grad = None
+        super().zero_grad(set_to_none)
+
+
+def as_matrix(kernel: Tensor) -> Tensor:
+    """(out, in, k, k) -> (out, k * k * in): a view where the kernel is in channels_last memory."""
+    return kernel.permute(0, 2, 3, 1).flatten(1)
+
+
+def rate_factor(step: int, *, steps_per_epoch: int, total_steps: int, args: argparse.Namespace) -> float:
+    """What the full learning rates are multiplied by at `step` (0 is the first): warm-up, then `--schedule`."""
+    if step < args.warmup:
+        return (step + 1) / args.warmup
+    if args.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - args.warmup) / max(1, total_steps - args.warmup)))
+    return 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in args.milestones)
+
+
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """The update that `torch.optim.swa_utils.AveragedModel` is to use: average += (1 - d) * (weights - average).
+
+    d is min(decay, (1 + n) / (10 + n)) after n updates, so that a short run's average forgets the initial weights.
+    """
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], updates: Tensor) -> None:
+        n = updates.item()
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update

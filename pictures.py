@@ -1,0 +1,139 @@
+"""Pictures: finding and reading files, scikit-image's sample photographs, test noise, PSNR and SSIM.
+
+A picture in memory is a uint8 array (C, H, W), C = 1 (gray) or 3 (RGB), unless said.
+"""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from skimage import data as skimage_data
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from utils import SMNetError, replacing
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a broken file gets our line, not OpenCV's dozen
+
+# Photographs in scikit-image's wheel (function names in skimage.data), disjoint for training and testing.
+SAMPLE_TEST = ("astronaut", "camera", "chelsea", "coffee")
+SAMPLE_TRAIN = (
+    "brick", "clock", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina", "rocket",
+    "stereo_motorcycle",
+)  # fmt: skip
+
+
+def find_pictures(folder: str | Path) -> list[Path]:
+    """All picture files below `folder` (png, jpg, bmp, tif, webp), sorted by path; hidden files are passed over.
+
+    Raises:
+        SMNetError: no such folder, or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SMNetError(f"no folder {folder}")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
+    if not found:
+        raise SMNetError(f"no picture in {folder} ({', '.join(s[1:] for s in SUFFIXES)} files are looked for)")
+    return found
+
+
+def read_picture(path: str | Path, channels: int) -> np.ndarray:
+    """Read a file with 1, 3 or 4 channels of 8 or 16 bits as uint8 (channels, H, W); transparency is dropped.
+
+    Gray from colour is OpenCV's luma (0.299 R + 0.587 G + 0.114 B); colour from gray repeats it; 16 bits are rounded to 8.
+
+    Raises:
+        SMNetError: the file cannot be read as such a picture.
+    """
+    try:
+        # Read by Python and decoded from memory, since OpenCV cannot open every path on every system.
+        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (cv2.error, OSError) as error:
+        raise SMNetError(f"{path}: {getattr(error, 'strerror', None) or 'is empty, damaged or no picture'}") from None
+    if picture is None:
+        raise SMNetError(f"{path}: is damaged or no picture")
+    if picture.dtype == np.uint16:
+        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if picture.dtype != np.uint8:
+        raise SMNetError(f"{path}: has {picture.dtype} samples; 8- and 16-bit pictures can be read")
+    if picture.ndim == 2:
+        picture = picture[:, :, None]
+    if picture.shape[2] not in (1, 3, 4):
+        raise SMNetError(f"{path}: has {picture.shape[2]} channels; 1, 3 or 4 can be read")
+    return to_channels(picture[:, :, :3][:, :, ::-1], channels)
+
+
+def to_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 (H, W, 1) gray or (H, W, 3) RGB -> (channels, H, W)."""
+    if channels == 1 and picture.shape[2] == 3:
+        picture = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)[:, :, None]
+    elif channels == 3 and picture.shape[2] == 1:
+        picture = np.repeat(picture, 3, axis=2)
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+
+def write_picture(path: str | Path, picture: Tensor) -> None:
+    """Write float (C, H, W) in [0, 1] (values outside are clamped) as an 8-bit PNG, never half-written.
+
+    Raises:
+        SMNetError: `path` cannot be written.
+    """
+    levels = (picture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    encoded = cv2.imencode(".png", np.ascontiguousarray(levels.transpose(1, 2, 0)[:, :, ::-1]))[1]
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def sample_pictures(names: tuple[str, ...], channels: int) -> list[tuple[str, np.ndarray]]:
+    """(name, uint8 (channels, H, W)) of photographs that scikit-image carries: `SAMPLE_TRAIN` or `SAMPLE_TEST`."""
+    found = []
+    for name in names:
+        picture = getattr(skimage_data, name)()
+        if name == "stereo_motorcycle":
+            picture = picture[0]  # (left, right, disparity)
+        found.append((name, to_channels(picture if picture.ndim == 3 else picture[:, :, None], channels)))
+    return found
+
+
+def to_float(picture: np.ndarray) -> Tensor:
+    """uint8 (C, H, W) array -> float32 tensor in [0, 1]."""
+    return torch.from_numpy(picture).float() / 255
+
+
+def add_test_noise(clean: Tensor, *, sigma: float, seed: int, draws: int) -> Tensor:
+    """Clean (C, H, W) in [0, 1] -> (draws, C, H, W) with white Gaussian noise of sigma/255, not clipped, not rounded.
+
+    The noise comes from a CPU generator of its own, seeded for every picture, as in the authors' protocol: the same seed
+    and shape give the same bits everywhere. `sigma` is in grey levels 0-255.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((draws, *clean.shape), generator=generator)
+    return clean + sigma / 255 * noise
+
+
+def psnr(clean: Tensor, restored: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of two (C, H, W) in [0, 1]: data range 1, over all channels; equal pictures give inf."""
+    if clean.shape != restored.shape:
+        raise ValueError(f"shapes differ: {tuple(clean.shape)} and {tuple(restored.shape)}")
+    error = (clean.double() - restored.double()).square().mean().item()
+    return -10 * math.log10(error) if error else math.inf
+
+
+def ssim(clean: Tensor, restored: Tensor) -> float:
+    """Structural similarity of two (C, H, W) in [0, 1], as Wang et al. 2004 define it.
+
+    Gaussian window of standard deviation 1.5 (11x11), K1 = 0.01, K2 = 0.03, data range 1, population covariance; mean over
+    the places and, for RGB, over the channels. Computed by scikit-image. Pictures with a side under 11 pixels give nan.
+    """
+    if min(clean.shape[-2:]) < 11:
+        return math.nan
+    value = structural_similarity(
+        clean.numpy(), restored.numpy(), channel_axis=0, data_range=1.0,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    return float(value)

@@ -1,0 +1,35 @@
+"""Test SMNet on RGB pictures: PSNR and SSIM under the authors' noise, beside the paper's numbers.
+
+    python test_rgb.py --mode S --test_data CBSD68                              # weights/model_rgb_L25_<highest epoch>.pth
+    python test_rgb.py -checkpoint 40 --mode S --test_noiseL 15 --test_data McMaster
+    python test_rgb.py --mode B --test_data all --test_noiseL all --json results.json
+    python test_rgb.py --weights FILE --test_data sample my_pictures --baseline --save_dir out
+
+Noise: three draws a picture from a CPU generator seeded 12, PSNR averaged, not clipped, not rounded (the authors').
+Output clamped to [0, 1]; the loop is in evaluation.py.
+"""
+
+import evaluation
+from utils import run_script
+
+# ------------------------------------------------------------------------------------------------------------
+# Edit here, or give the option of the same name.
+DEFAULTS = dict(
+    test_data=["CBSD68"],  # names of folders in data_dir, any folders of pictures, or "sample"
+    all_data=["CBSD68", "Kodak24", "McMaster"],  # what --test_data all stands for
+    test_noiseL=[25],  # grey levels 0-255
+    all_noiseL=[15, 25, 35, 50, 75],  # what --test_noiseL all stands for: the paper's
+    mode="S",  # S: the network trained at the sigma of the test; B: the blind one
+    data_dir="data",
+    weights_dir="weights",
+    device="auto",  # CUDA, else MPS, else CPU
+)
+# ------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    return evaluation.test(argv, description=__doc__, defaults=DEFAULTS, channels=3)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,62 @@
+"""Train SMNet on RGB pictures at one known noise level (SMNet-S in the paper).
+
+    python dataset.py                                   # pictures -> train_data.h5, val_data.h5
+    python train_rgb.py --noiseL 25                    # the paper's protocol; weights/model_rgb_L25_1.pth, ..._2.pth, ...
+    python train_rgb.py --noiseL 25 --resume           # go on after an interruption
+    python train_rgb.py --batchsize 8 -checkpoint 0 --noiseL 25
+
+The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of 256x256.
+`python train_rgb.py --help` explains every option; the loop is in training.py.
+"""
+
+import torch
+
+import training
+from dataset import PatchDataset, read_pictures
+from models import SMNet
+from utils import run_name, run_script
+
+# ------------------------------------------------------------------------------------------------------------
+# Hyperparameters. Edit here, or give the option of the same name.
+DEFAULTS = dict(
+    train_h5="train_data.h5",  # training patches, from dataset.py
+    val_h5="val_data.h5",  # validation pictures, from dataset.py
+    noiseL=25,  # grey levels 0-255, sigma of the training noise
+    val_noiseL=None,  # grey levels, sigma of the validation noise; None: as trained
+    width=64,  # base channels of the network; 16 is the compact one, with 1/16 of the arithmetic
+    batchsize=8,  # pictures a step
+    patch_size=256,  # pixels, side of the training crops
+    draws=8,  # times that an epoch draws every stored patch (the authors stored eight orientations)
+    epochs=50,
+    max_steps=0,  # steps in all, 0: as many as the epochs have
+    optimizer="adam",  # or "muon" for the kernels, which learns faster; Adam for the rest
+    lr=5e-4,  # Adam's rate; with width 16 or Muon 2e-3 is better
+    betas=(0.9, 0.999),  # Adam's decay rates
+    muon_lr=0.01,  # Muon's rate
+    schedule="multistep",  # the rates x 0.1 at the milestones; or "cosine", to zero at the last step
+    milestones=(10, 40),  # epochs
+    warmup=0,  # steps over which the rates rise from zero
+    ema=0.0,  # decay a step of the moving average of the weights, say 0.999; 0: none
+    grad_clip=0.0,  # greatest norm of the gradient; 0: no clipping
+    seed=0,  # of initial weights, samples and noise
+    workers=2,  # processes that read data
+    device="auto",  # CUDA, else MPS, else CPU
+    weights_dir="weights",
+    log_dir="logs",  # jsonl, and TensorBoard: tensorboard --logdir logs
+)
+# ------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = training.parse_args(argv, description=__doc__, defaults=DEFAULTS)
+    torch.manual_seed(args.seed)  # the initial weights; the samples have generators of their own
+    model = SMNet(channels=3, width=args.width)
+    train_set = PatchDataset(
+        args.train_h5, channels=3, patch_size=args.patch_size, noise_range=args.noise_range, draws=args.draws, seed=args.seed
+    )
+    val_pictures = read_pictures(args.val_h5, channels=3)
+    return training.fit(model, train_set, val_pictures, name=run_name(3, noiseL=args.noiseL), args=args)
+
+
+if __name__ == "__main__":
+    run_script(main)

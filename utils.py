@@ -1,0 +1,261 @@
+"""What every script needs: errors of one line, devices, files that are never half-written, and checkpoints.
+
+    model = utils.load_model("weights/model_gray_L25_50.pth")   # ours or the authors'
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import pickle
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models import SMNet
+
+
+class SMNetError(Exception):
+    """A user's mistake or a missing or damaged file, in a line or two: what, where, what is there instead, what to type."""
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong arguments, 130 on Ctrl-C."""
+    try:
+        status = main()
+    except SMNetError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status)
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: an `int` or `float` from `low` to `high`, both included; anything else is exit status 2."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if kind is int else 'a'} number") from None
+        if not low <= value <= high:
+            bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {bounds}")
+        return value
+
+    return parse
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps` -> the device.
+
+    Raises:
+        SMNetError: no such device on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SMNetError(f"device {name!r} is not to be had on this machine; use --device auto or cpu") from None
+    return device
+
+
+# ---------------------------------------------------------------------------------------------- writing files
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, to be written; it takes the place of `path` when the block ends without error.
+
+    So `path` is the old file or the whole new one at any moment, even if the machine is switched off. Makes the folder.
+
+    Raises:
+        SMNetError: the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SMNetError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder with its parents if it is not there.
+
+    Raises:
+        SMNetError: it cannot be made, or not be written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SMNetError(f"cannot make the folder {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise SMNetError(f"cannot write into the folder {path}: no permission")
+    return path
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+
+
+def run_name(channels: int, noiseL: float | None) -> str:
+    """The name that a run's files begin with: model_gray_L25 or, with `noiseL` None for blind, model_rgb_B."""
+    return f"model_{'gray' if channels == 1 else 'rgb'}_{'B' if noiseL is None else f'L{noiseL:g}'}"
+
+
+def epochs_on_disk(weights_dir: str | Path, run: str) -> list[int]:
+    """The epochs N of a run for which weights_dir/RUN_N.pth is there, rising."""
+    matches = (re.fullmatch(rf"{re.escape(run)}_(\d+)\.pth", path.name) for path in Path(weights_dir).glob("*.pth"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+# The authors' parameter names -> ours, tried in order, each replacement on what the one before left. Their names mislead:
+# `derain` is the noise stage, `sr` the image stage, `up_1..3` the encoder, `down_3, down_2, down_1` the decoder.
+AUTHORS_NAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
+    (r"^module\.", ""),
+    (r"^derain\.down_([21])_fusion\.", lambda m: f"noise_memory.merges.{2 - int(m[1])}."),
+    (r"^derain\.fusion\.0\.", "noise_memory.merges.2."),
+    (r"^derain\.fusion\.1\.", "noise_memory.head.0."),
+    (r"^derain\.final_conv\.0\.", "noise_memory.head.1."),
+    (r"^derain\.up_([123])\.", lambda m: f"noise_memory.encoder.{int(m[1]) - 1}."),
+    (r"^derain\.down_([123])\.", lambda m: f"noise_memory.decoder.{3 - int(m[1])}."),
+    (r"^derain\.conv([12])\.", lambda m: f"noise_memory.stem.{int(m[1]) - 1}."),
+    (r"^sr\.conv([12])\.", lambda m: f"image_memory.stem.{int(m[1]) - 1}."),
+    (r"^sr\.dense_([1-9])\.", lambda m: "image_memory.contextual.{}.dense.{}.".format(*divmod(int(m[1]) - 1, 3))),
+    (r"^sr\.dilate_([123])\.0\.", lambda m: f"image_memory.contextual.{int(m[1]) - 1}.dilated."),
+    (r"^sr\.fusion\.0\.", "image_memory.fusion.pointwise."),
+    (r"^sr\.fusion\.1\.", "image_memory.fusion.conv."),
+    (r"^sr\.UPNet\.0\.", "image_memory.expand."),
+    (r"^sr\.UPNet\.2\.", "image_memory.project."),
+    (r"\.region_non_local\.non_local_block\.", ".non_local."),
+    (r"\.non_local\.(phi|g)\.0\.", r".non_local.\1."),
+    (r"\.non_local\.W\.", ".non_local.out."),
+    (r"\.conv_list\.([0-3])\.0\.", r".convs.\1."),
+    (r"\.fusion\.0\.(weight|bias)$", r".fusion.\1"),
+]
+
+
+def translate_name(name: str) -> str:
+    """A parameter's name in the authors' checkpoints (with or without `module.`) -> its name here; ours stay as they are."""
+    for pattern, replacement in AUTHORS_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def save_checkpoint(path: str | Path, content: dict) -> None:
+    """Write `content` (tensors, numbers, strings, lists and dicts of them) so that `path` is never half-written.
+
+    Raises:
+        SMNetError: `path` cannot be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's zip writer reports a full disk so
+            raise SMNetError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The dict in a checkpoint file, on the CPU. Code in it is never run: only tensors and plain values are read.
+
+    Raises:
+        SMNetError: the file is missing, unreadable, truncated, no checkpoint, or would run code when read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+        raise SMNetError(f"no checkpoint {path}; {describe(there, path.parent)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses them
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) and ("Unsupported global" in str(error) or "Unsupported operand" in str(error)):
+            raise SMNetError(
+                f"{path} holds more than tensors and plain values; it was not read, since that could run code. "
+                "Give a file with a state dict alone"
+            ) from None
+        raise SMNetError(f"{path} is no PyTorch checkpoint or is damaged; copy or make it again") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, PermissionError):
+            raise SMNetError(f"cannot read {path}: {error.strerror}") from None
+        raise SMNetError(f"{path} is no PyTorch checkpoint or is damaged; copy or make it again") from None
+    if not isinstance(content, dict):
+        raise SMNetError(f"{path} holds a {type(content).__name__}, not an SMNet checkpoint")
+    return content
+
+
+def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
+    """The network that a checkpoint's dict holds, on the CPU: our `{"model": state dict, ...}` or the authors' bare state dict.
+
+    Width and channels are read from the weights. `path` is for the messages.
+
+    Raises:
+        SMNetError: the dict does not hold exactly an SMNet's weights.
+    """
+    weights = content.get("model", content)
+    if isinstance(weights, dict):
+        weights = {translate_name(str(name)): value for name, value in weights.items()}
+    stem = weights.get("noise_memory.stem.0.weight") if isinstance(weights, dict) else None
+    if not isinstance(stem, Tensor) or stem.ndim != 4:
+        raise SMNetError(f"{path} holds no SMNet weights (no first convolution 'derain.conv1' or 'noise_memory.stem.0')")
+    width, channels = stem.shape[:2]
+    try:
+        model = SMNet(channels=channels, width=width)
+    except ValueError as error:
+        raise SMNetError(f"{path} holds no SMNet weights ({error})") from None
+    expected = model.state_dict()
+    for what, names in (("lacks", expected.keys() - weights.keys()), ("has a foreign", weights.keys() - expected.keys())):
+        if names:
+            raise SMNetError(f"{path} is no SMNet: it {what} {sorted(names)[0]!r} ({len(names)} such)")
+    for name, value in expected.items():
+        shape = getattr(weights[name], "shape", None)
+        if shape != value.shape:
+            raise SMNetError(f"{path} is no SMNet: {name!r} has shape {shape and tuple(shape)}, not {tuple(value.shape)}")
+    model.load_state_dict(weights)
+    return model
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> SMNet:
+    """Load a network from one of our checkpoints or the authors', in eval mode, ready to denoise.
+
+    Args:
+        path: a `.pth` file; width and channels are read from it.
+        device: where to put it, as `torch.device` takes.
+
+    Raises:
+        SMNetError: the file is missing, damaged, no SMNet, or would run code when read.
+    """
+    return model_from_checkpoint(read_checkpoint(path), path).to(device, memory_format=torch.channels_last).eval()
+
+
+# ---------------------------------------------------------------------------------------------- messages
+
+
+def describe(names: list[str], folder: str | Path) -> str:
+    """The end of an error: what there is instead, at most eight names."""
+    if not Path(folder).is_dir():
+        return f"there is no folder {folder}"
+    if not names:
+        return f"there is nothing of the kind in {folder}"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"in {folder} there are {', '.join(names[:8])}{more}"
