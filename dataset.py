@@ -191,7 +191,7 @@ def write_patches(file: h5py.File, sources: list[Source], *, channels: int, sett
         origin += [len(names)] * len(pieces)
         names.append(name)
     if not names:
-        raise SMNetError(f"none of the {len(sources)} training pictures is usable; the least side is {min_side} pixels")
+        raise SMNetError(f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels are needed (--patch_size)")
     file["source"] = np.array(origin, np.int32)
     file.attrs.update(kind=PATCHES, channels=channels, sources=json.dumps(names), **settings)
     return f"{len(origin)} patches of {size}x{size} from {len(names)} pictures"

@@ -1,16 +1,12 @@
-"""Measuring a denoiser: the loop that validation and both test scripts share, and the test scripts' command.
+"""Measuring a denoiser: the loop that validation and both test scripts share.
 
 The authors' protocol: noise from a generator that is reseeded for every picture (gray: seed 0, one draw; RGB: seed 12,
 three draws, PSNR averaged over them), not clipped; output clamped to [0, 1]; mean over the pictures.
 """
 
-import argparse
 import csv
 import dataclasses
-import io
-import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,19 +18,12 @@ from skimage.restoration import denoise_nl_means
 from torch import Tensor
 from tqdm import tqdm
 
-import utils
 from models import SMNet
-from pictures import (
-    SAMPLE_TEST, add_test_noise, find_pictures, psnr, read_picture, sample_pictures, ssim, to_float, write_picture,
-)  # fmt: skip
-from utils import SMNetError, describe, number
+from pictures import add_test_noise, psnr, ssim, to_float
 
 TEST_NOISE = {1: dict(seed=0, draws=1), 3: dict(seed=12, draws=3)}  # by channels
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 BLUR_SIGMAS = np.arange(0.5, 3.01, 0.1)  # pixels; the Gaussian blurs that --baseline chooses from, clean picture in hand
-
-
-# ------------------------------------------------------------------------------------------------------------ measuring
 
 
 @dataclasses.dataclass
@@ -137,193 +126,3 @@ def paper_results(test_set: str, sigma: float) -> dict[str, float]:
             for row in csv.DictReader(file)
             if row["set"] == test_set and float(row["sigma"]) == sigma
         }
-
-
-# ------------------------------------------------------------------------------------------------------------ the command
-
-
-def test(argv: list[str] | None, *, description: str, defaults: dict, channels: int) -> int:
-    """The command of test_gray.py (channels 1) and test_rgb.py (3): tables for every set and sigma asked for.
-
-    What cannot be done is said at the end, and the rest done; returns 0, or 1 if something could not.
-    """
-    args = parse_args(argv, description=description, defaults=defaults)
-    device = utils.pick_device(args.device)
-    for folder in filter(None, (args.save_dir, *(Path(file).parent for file in (args.json, args.csv) if file))):
-        utils.make_folder(folder)
-    problems: list[str] = []
-    sets = {}
-    for wanted in args.test_data:
-        try:
-            sets[Path(wanted).name] = load_set(wanted, args.data_dir, channels, problems)
-        except SMNetError as error:
-            problems.append(str(error))
-    reports = []
-    for sigma in args.test_noiseL if sets else []:
-        try:
-            model, weights = find_model(args, channels, sigma)
-        except SMNetError as error:
-            if str(error) not in problems:
-                problems.append(str(error))
-            continue
-        model.to(device, memory_format=torch.channels_last)
-        for name, pictures in sets.items():
-            save = args.save_dir and saver(Path(args.save_dir) / f"{name}_sigma{sigma:g}")
-            scores = evaluate(model, pictures, sigma=sigma, baseline=args.baseline, on_stages=save or None)
-            report = {"set": name, "sigma": sigma, "mode": args.mode, **weights, "paper": paper_results(name, sigma)}
-            reports.append((report, scores))
-            print(table(report, scores), end="\n\n", flush=True)
-    if args.json and reports:
-        content = [{**report, "mean": as_json(averages(s)), "pictures": list(map(as_json, s))} for report, s in reports]
-        with utils.replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
-    if args.csv and reports:
-        with utils.replacing(args.csv) as temporary:
-            temporary.write_text(as_csv(reports))
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return 1 if problems else 0
-
-
-def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> argparse.Namespace:
-    """Read a test script's command line; the script's `all_data` and `all_noiseL` are what `all` stands for."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    option, sigma = parser.add_argument, number(float, 0, 255)
-    known = " ".join(defaults["all_data"])
-    text = f"test sets: {known} in --data_dir, sample, any folder of pictures, or all: those of the first that are there"
-    option("--test_data", nargs="+", metavar="NAME|DIR", help=f"{text} (default: %(default)s)")
-    text = f"sigma of the test noise, grey levels 0-255, or all: {' '.join(map(str, defaults['all_noiseL']))}"
-    option("--test_noiseL", nargs="+", metavar="SIGMA", type=lambda t: t if t == "all" else sigma(t),
-           help=f"{text} (default: %(default)s)")  # fmt: skip
-    text = "S: the network trained at the sigma of the test, B: the blind one"
-    option("--mode", choices=["S", "B"], help=f"{text} (default: %(default)s)")
-    text = "epoch of the weights in --weights_dir (default: the highest there)"
-    option("-c", "-checkpoint", "--checkpoint", type=number(int, 1), metavar="N", help=text)
-    option("--weights", metavar="FILE", help="the weights to use, ours or the authors', whatever --mode says (a .pth file)")
-    option("--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s)")
-    option("--data_dir", metavar="DIR", help="folder of the test sets (default: %(default)s)")
-    option("--baseline", action="store_true", help="measure the best Gaussian blur and scikit-image's NL-means, too")
-    option("--save_dir", metavar="DIR", help="write noisy, denoised and noise mask (+ 0.5) there, as PNG")
-    option("--json", metavar="FILE", help="write all figures there, as JSON")
-    option("--csv", metavar="FILE", help="write a row per picture there, as CSV")
-    option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    parser.set_defaults(**{key: value for key, value in defaults.items() if not key.startswith("all_")})
-    args = parser.parse_args(argv)
-    if "all" in args.test_noiseL:
-        args.test_noiseL = defaults["all_noiseL"]
-    if "all" in args.test_data:
-        there = [name for name in defaults["all_data"] if (Path(args.data_dir) / name).is_dir()]
-        args.test_data = [*(name for name in args.test_data if name != "all"), *(there or defaults["all_data"])]
-    return args
-
-
-def load_set(wanted: str, data_dir: str, channels: int, problems: list[str]) -> list[tuple[str, np.ndarray]]:
-    """(name, uint8 (C, H, W)) of a test set's pictures; unreadable ones are named in `problems` and left out.
-
-    Raises:
-        SMNetError: no such set or folder, or no readable picture in it.
-    """
-    if wanted == "sample":
-        return sample_pictures(SAMPLE_TEST, channels)
-    folder = next((path for path in (Path(data_dir) / wanted, Path(wanted)) if path.is_dir()), None)
-    if folder is None:
-        there = sorted(p.name for p in Path(data_dir).iterdir() if p.is_dir()) if Path(data_dir).is_dir() else []
-        raise SMNetError(
-            f"no test set {wanted}: neither {Path(data_dir) / wanted} nor {wanted} is a folder; {describe(there, data_dir)}. "
-            "Put its pictures there, or give --test_data sample for scikit-image's photographs"
-        )
-    paths = find_pictures(folder)
-    stems = [path.relative_to(folder).with_suffix("") for path in paths]
-    pictures = []
-    for path, stem in zip(paths, stems):
-        try:
-            name = str(stem) if stems.count(stem) == 1 else str(path.relative_to(folder))
-            pictures.append((name, read_picture(path, channels)))
-        except SMNetError as error:
-            problems.append(f"skipped {error}")
-    if not pictures:
-        raise SMNetError(f"none of the {len(paths)} pictures in {folder} can be read")
-    return pictures
-
-
-def find_model(args: argparse.Namespace, channels: int, sigma: float) -> tuple[SMNet, dict]:
-    """The network for a sigma and what to report of it: --weights, or by --mode and --checkpoint from --weights_dir.
-
-    Raises:
-        SMNetError: no such weights, or they are for other pictures; the message names the command that makes them.
-    """
-    if args.weights:
-        path = Path(args.weights)
-    else:
-        run = utils.run_name(channels, sigma if args.mode == "S" else None)
-        epochs = utils.epochs_on_disk(args.weights_dir, run)
-        path = Path(args.weights_dir) / f"{run}_{args.checkpoint or (epochs[-1] if epochs else 'N')}.pth"
-        if not path.is_file():
-            there = sorted(p.name for p in Path(args.weights_dir).glob("*.pth") if not p.stem.endswith("_state"))
-            kind = "gray" if channels == 1 else "rgb"
-            command = f"train_{kind}.py --noiseL {sigma:g}" if args.mode == "S" else f"train_{kind}_blind.py"
-            raise SMNetError(
-                f"no weights {path}; {describe(there, args.weights_dir)}. Make them: python {command}, or give --weights FILE"
-            )
-    content = utils.read_checkpoint(path)
-    model = utils.model_from_checkpoint(content, path).eval()
-    if model.channels != channels:
-        other = "test_rgb.py" if model.channels == 3 else "test_gray.py"
-        raise SMNetError(f"{path} is for {model.channels} channels, not {channels}; use {other}")
-    return model, {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
-
-
-def saver(folder: Path) -> Callable[[str, Tensor, Tensor, Tensor], None]:
-    """An `on_stages` for `evaluate` that writes three PNG files a picture."""
-
-    def save(name: str, noisy: Tensor, noise_mask: Tensor, output: Tensor) -> None:
-        for what, picture in (("noisy", noisy), ("denoised", output), ("mask", noise_mask + 0.5)):
-            write_picture(folder / f"{name}_{what}.png", picture)
-
-    return save
-
-
-# ------------------------------------------------------------------------------------------------------------ reporting
-
-
-def table(report: dict, scores: list[Score]) -> str:
-    """The figures of one set at one sigma as aligned text, with the mean and the paper's means below."""
-    methods = list(scores[0].psnr)
-    rows = [*scores, averages(scores)]
-    first = max(len(row.name) for row in rows)
-    epoch = f"epoch {report['epoch']}, " if report["epoch"] else ""
-    lines = [
-        f"{report['set']}, sigma {report['sigma']:g}, {report['weights']} ({epoch}width {report['width']})",
-        " " * first + "".join(f"{method:>17}" for method in methods),
-        "picture".ljust(first)[:first] + "      PSNR   SSIM" * len(methods),
-    ]
-    for row in rows:
-        if row is rows[-1]:
-            lines.append("-" * (first + 17 * len(methods)))
-        lines.append(row.name.ljust(first) + "".join(f"{row.psnr[m]:10.2f} {row.ssim[m]:6.4f}" for m in methods))
-    lines[-1] += f"   {rows[-1].seconds:.2f} s a picture"
-    if report["paper"]:
-        lines.append("paper: " + ", ".join(f"{method} {value:.2f}" for method, value in report["paper"].items()))
-    return "\n".join(lines)
-
-
-def as_json(score: Score) -> dict:
-    """A score as JSON has it: what is no finite number (PSNR of equal pictures, SSIM of tiny ones) becomes null."""
-
-    def finite(values: dict[str, float]) -> dict[str, float | None]:
-        return {method: value if math.isfinite(value) else None for method, value in values.items()}
-
-    return {"name": score.name, "psnr": finite(score.psnr), "ssim": finite(score.ssim), "seconds": score.seconds}
-
-
-def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
-    """A row per set, sigma and picture, with PSNR and SSIM of every method."""
-    methods = list(reports[0][1][0].psnr)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["set", "sigma", "weights", "picture", *(f"{kind}_{m}" for m in methods for kind in ("psnr", "ssim"))])
-    for report, scores in reports:
-        for score in [*scores, averages(scores)]:
-            figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
-            writer.writerow([report["set"], f"{report['sigma']:g}", report["weights"], score.name, *figures])
-    return text.getvalue()

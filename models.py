@@ -16,7 +16,7 @@ MIN_SIDE = 28  # pixels; below this some region of the 4 x 4 grid is too small t
 
 
 class NonLocalBlock(nn.Module):
-    """Embedded-Gaussian attention of every place over the 2x2-pooled places of its region (paper section 3.2).
+    """Embedded-Gaussian attention (Wang et al. 2018) of every place over the 2x2-pooled places of its region.
 
     The plane is cut along H, then W, into `grid` pieces as `torch.chunk` cuts, and attention runs within each piece; grid
     1 is the whole plane. The 1x1 convolutions are pointwise, so they run once over the whole plane. The scores are not
@@ -58,7 +58,7 @@ class NonLocalBlock(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Four 3x3 convolutions with ReLU, each on all that came before, then a 1x1 fusion (paper section 3.1).
+    """The paper's dense block: four 3x3 convolutions with ReLU, each on all that came before, then a 1x1 fusion.
 
     The block's input is added at the end unless `skip` is False.
 
@@ -74,15 +74,15 @@ class DenseBlock(nn.Module):
         self.fusion = nn.Conv2d(width + self.LAYERS * growth, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [x]
+        maps = x
         for conv in self.convs:
-            maps.append(F.relu(conv(torch.cat(maps, dim=1))))  # (N, growth, H, W)
-        fused = self.fusion(torch.cat(maps, dim=1))
+            maps = torch.cat([maps, F.relu(conv(maps))], dim=1)  # (N, width + i * growth, H, W)
+        fused = self.fusion(maps)
         return fused + x if self.skip else fused
 
 
 class NoiseAwareBlock(nn.Module):
-    """A non-local block, then a dense block, around which the block's input is carried (paper section 3.2, figure 3).
+    """The paper's noise-aware block: a non-local block, then a dense block; the block's input is added at the end.
 
     (N, width, H, W) -> (N, width, H, W).
     """
@@ -97,7 +97,7 @@ class NoiseAwareBlock(nn.Module):
 
 
 class ContextualBlock(nn.Module):
-    """Three dense blocks in a row, then a dilated convolution with ReLU (paper section 3.3).
+    """The paper's contextual block: three dense blocks in a row, then a dilated convolution with ReLU.
 
     (N, width, H, W) -> three maps (N, width, H, W): first dense block, second dense block, dilated convolution.
     """
@@ -114,7 +114,7 @@ class ContextualBlock(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """All maps of the contextual blocks into one: 1x1, then 3x3 convolution (paper section 3.3).
+    """The paper's fusion of the contextual blocks' maps into one: 1x1, then 3x3 convolution.
 
     `maps` x (N, width, H, W) -> (N, width, H, W).
     """
@@ -129,7 +129,7 @@ class FusionBlock(nn.Module):
 
 
 class NoiseMemory(nn.Module):
-    """Stage one: an encoder-decoder that remembers the noise and gives it as a mask (paper section 3.2).
+    """The paper's noise memory, stage one: an encoder-decoder that remembers the noise and gives it as a mask.
 
     (N, channels, H, W) -> noise mask (N, channels, H, W) in (-1, 1); H and W at least 28.
     """
@@ -164,7 +164,7 @@ class NoiseMemory(nn.Module):
 
 
 class ImageMemory(nn.Module):
-    """Stage two: contextual blocks whose maps are fused into the picture, at full size throughout (paper section 3.3).
+    """The paper's image memory, stage two: contextual blocks whose maps are fused into the picture, at full size throughout.
 
     (N, channels, H, W) -> (N, channels, H, W).
     """
@@ -196,7 +196,7 @@ class ImageMemory(nn.Module):
 
 
 class SMNet(nn.Module):
-    """Staged Memory Network: noise memory, whose residual feeds the image memory (paper section 3, figure 2).
+    """Staged Memory Network: noise memory, whose residual feeds the image memory.
 
     Args:
         channels: 1 for gray, 3 for RGB.

@@ -6,10 +6,10 @@
     python test_rgb.py --weights FILE --test_data sample my_pictures --baseline --save_dir out
 
 Noise: three draws a picture from a CPU generator seeded 12, PSNR averaged, not clipped, not rounded (the authors').
-Output clamped to [0, 1]; the loop is in evaluation.py.
+Output clamped to [0, 1]; the loop is in evaluation.py, the command in testing.py.
 """
 
-import evaluation
+import testing
 from utils import run_script
 
 # ------------------------------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ DEFAULTS = dict(
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.test(argv, description=__doc__, defaults=DEFAULTS, channels=3)
+    return testing.test(argv, description=__doc__, defaults=DEFAULTS, channels=3)
 
 
 if __name__ == "__main__":
