@@ -56,7 +56,7 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     Raises:
         SMNetError: no pictures, none usable, or a file cannot be written; the old h5 files are then as they were.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     option, shown = parser.add_argument, "(default: %(default)s)"
     option("--train_dir", nargs="+", metavar="DIR", help=f"folders of training pictures (default: {defaults['train_dir'][0]})")
     option("--val_dir", metavar="DIR", help=f"folder of validation pictures (default: {defaults['val_dir']})")

@@ -65,7 +65,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
 
 def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> argparse.Namespace:
     """Read a test script's command line; the script's `all_data` and `all_noiseL` are what `all` stands for."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     option, sigma = parser.add_argument, number(float, 0, 255)
     known = " ".join(defaults["all_data"])
     text = f"test sets: {known} in --data_dir, sample, any folder of pictures, or all: those of the first that are there"

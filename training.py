@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     both, and `args.val_noiseL` is set. Wrong arguments exit with status 2.
     """
     defaults = dict(defaults)
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def option(name: str, text: str, **kwargs) -> None:
         default = defaults.pop(name)  # KeyError: the script lacks this entry

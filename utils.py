@@ -189,7 +189,7 @@ def read_checkpoint(path: str | Path) -> dict:
             warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses them
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) and ("Unsupported global" in str(error) or "Unsupported operand" in str(error)):
+        if re.search("unsupported (global|class)", str(error), re.IGNORECASE):
             raise SMNetError(
                 f"{path} holds more than tensors and plain values; it was not read, since that could run code. "
                 "Give a file with a state dict alone"

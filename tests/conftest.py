@@ -1,0 +1,54 @@
+"""Fixtures: synthetic pictures, data sets and a network small enough to train in seconds."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import dataset_gray
+
+torch.set_num_threads(2)
+
+
+def synthetic_picture(seed: int, height: int, width: int, channels: int = 1) -> np.ndarray:
+    """uint8 (H, W, C) with smooth shapes and edges, so that there is something to denoise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    planes = []
+    for _ in range(channels):
+        a, b, c, d = rng.uniform(0.02, 0.15, 4)
+        plane = 128 + 60 * np.sin(a * x + b * y) + 50 * np.sign(np.sin(c * x - d * y))
+        planes.append(plane.clip(0, 255))
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def write_folder(folder, count: int, *, height: int = 64, width: int = 80, channels: int = 1):
+    """Write `count` synthetic PNG pictures into `folder` and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        cv2.imwrite(str(folder / f"{i:02d}.png"), synthetic_picture(i, height, width, channels))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gray_h5(tmp_path_factory):
+    """(train_h5, val_h5) of 3 + 2 synthetic gray pictures in patches of 48x48: 12 patches."""
+    folder = tmp_path_factory.mktemp("gray_h5")
+    train, val = write_folder(folder / "train", 3), write_folder(folder / "val", 2, height=40, width=52)
+    files = folder / "train.h5", folder / "val.h5"
+    status = dataset_gray.main(
+        ["--train_dir", str(train), "--val_dir", str(val), "--train_h5", str(files[0]), "--val_h5", str(files[1]),
+         "--patch_size", "48"]
+    )  # fmt: skip
+    assert status == 0
+    return files
+
+
+@pytest.fixture
+def train_args(gray_h5, tmp_path):
+    """Command-line words for a run of train_gray*.py that takes seconds: 3 steps an epoch, 6 epochs at most."""
+    return [
+        "--train_h5", str(gray_h5[0]), "--val_h5", str(gray_h5[1]), "--width", "4", "--patch_size", "32", "--draws", "1",
+        "--batchsize", "4", "--epochs", "3", "--workers", "0", "--device", "cpu",
+        "--weights_dir", str(tmp_path / "weights"), "--log_dir", str(tmp_path / "logs"),
+    ]  # fmt: skip

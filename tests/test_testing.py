@@ -1,0 +1,178 @@
+"""Testing: the authors' noise to the bit, figures against plain formulas, tables, files, and what is said of mistakes."""
+
+import csv
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import synthetic_picture, write_folder
+from scipy.ndimage import gaussian_filter
+
+import evaluation
+import test_gray as gray_script
+import test_rgb as rgb_script
+import utils
+from models import SMNet
+from pictures import add_test_noise, psnr, ssim, to_float
+from utils import SMNetError
+
+
+def save_model(folder, name: str, channels: int = 1, seed: int = 0, **more) -> None:
+    torch.manual_seed(seed)
+    model = SMNet(channels, 4)
+    utils.save_checkpoint(folder / f"{name}.pth", {"model": model.state_dict(), "channels": channels, "width": 4, **more})
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with weights for gray sigma 15 and 25, gray blind, RGB blind, and the sets Set12 (2 pictures) and CBSD68 (1)."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("model_gray_L15_1", "model_gray_L25_2", "model_gray_L25_10", "model_gray_B_3"):
+        save_model(tmp_path / "weights", name, epoch=int(name.split("_")[-1]))
+    save_model(tmp_path / "weights", "model_rgb_B_1", channels=3)
+    write_folder(tmp_path / "data" / "Set12", 2, height=40, width=48)
+    write_folder(tmp_path / "data" / "CBSD68", 1, height=32, width=36, channels=3)
+    return tmp_path
+
+
+def test_the_noise_is_the_authors():
+    gray = add_test_noise(torch.zeros(1, 5, 4), sigma=25, **evaluation.TEST_NOISE[1])
+    torch.manual_seed(0)
+    assert torch.equal(gray, 25 / 255 * torch.randn(1, 1, 5, 4))
+    rgb = add_test_noise(torch.zeros(3, 5, 4), sigma=50, **evaluation.TEST_NOISE[3])
+    torch.manual_seed(12)
+    assert torch.equal(rgb, 50 / 255 * torch.randn(3, 3, 5, 4))
+    # The bits themselves, should a library ever change its generator:
+    np.testing.assert_allclose(gray.flatten()[:3] * 255 / 25, [-1.1258, -1.1524, -0.2506], atol=1e-4)
+
+
+def test_psnr_and_ssim_against_the_formulas():
+    torch.manual_seed(0)
+    clean = to_float(synthetic_picture(0, 32, 40, 3).transpose(2, 0, 1).copy())
+    other = (clean + 0.1 * torch.randn(clean.shape)).clamp(0, 1)
+    assert psnr(clean, other) == pytest.approx(10 * math.log10(1 / np.mean((clean.numpy() - other.numpy()) ** 2)), abs=1e-4)
+    assert psnr(clean, clean) == math.inf
+
+    def blur(plane):
+        return gaussian_filter(plane.astype(np.float64), 1.5, truncate=3.5)
+
+    values = []
+    for x, y in zip(clean.numpy(), other.numpy()):
+        mx, my = blur(x), blur(y)
+        vx, vy, cov = blur(x * x.astype(float)) - mx**2, blur(y * y.astype(float)) - my**2, blur(x * y.astype(float)) - mx * my
+        plane = ((2 * mx * my + 1e-4) * (2 * cov + 9e-4)) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+        values.append(plane[5:-5, 5:-5].mean())
+    assert ssim(clean, other) == pytest.approx(np.mean(values), abs=1e-4)
+    assert math.isnan(ssim(clean[:, :10], other[:, :10]))
+    with pytest.raises(ValueError, match="shapes differ"):
+        psnr(clean, clean[:1])
+
+
+def test_evaluate_averages_the_draws_and_clamps():
+    torch.manual_seed(0)
+    model, picture = SMNet(3, 4), synthetic_picture(0, 30, 33, 3).transpose(2, 0, 1).copy()
+    torch.manual_seed(7)
+    stages = []
+    (score,) = evaluation.evaluate(model, [("a", picture)], sigma=50, on_stages=lambda *s: stages.append(s))
+    assert torch.initial_seed() == 7 and torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7)))
+    assert model.training
+    clean = to_float(picture)
+    noisy = add_test_noise(clean, sigma=50, seed=12, draws=3)
+    with torch.inference_mode():
+        expected = [psnr(clean, model(x[None])[0].clamp(0, 1)) for x in noisy]
+    assert score.psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert score.psnr["noisy"] == pytest.approx(np.mean([psnr(clean, x) for x in noisy]))
+    assert len(stages) == 1 and torch.equal(stages[0][1], noisy[0])
+
+
+def test_baselines_denoise():
+    clean = to_float(synthetic_picture(0, 64, 64).transpose(2, 0, 1).copy())
+    for picture in (clean, clean.expand(3, -1, -1)):
+        noisy = add_test_noise(picture, sigma=25, seed=0, draws=1)[0]
+        results = evaluation.baselines(picture, noisy, 25)
+        assert list(results) == ["blur", "NL-means"]
+        assert all(psnr(picture, result) > psnr(picture, noisy) + 3 for result in results.values())
+
+
+def test_table_json_csv_and_pictures(work, capsys):
+    words = ["--mode", "S", "--test_data", "Set12", "sample", "--test_noiseL", "15", "25", "--baseline", "--save_dir", "out",
+             "--json", "r/x.json", "--csv", "x.csv"]  # fmt: skip
+    assert gray_script.main(words) == 0
+    said = capsys.readouterr().out
+    assert "Set12, sigma 15, weights/model_gray_L15_1.pth" in said
+    assert "model_gray_L25_10.pth (epoch 10, width 4)" in said  # the highest epoch, by number
+    assert "paper's SMNet-S" in said and "BM3D" in said
+    results = json.loads((work / "r" / "x.json").read_text())
+    assert [(r["set"], r["sigma"]) for r in results] == [("Set12", 15), ("sample", 15), ("Set12", 25), ("sample", 25)]
+    first = results[0]
+    assert [p["name"] for p in first["pictures"]] == ["00", "01"]
+    for method in ("noisy", "SMNet", "blur", "NL-means"):
+        assert first["mean"]["psnr"][method] == pytest.approx(np.mean([p["psnr"][method] for p in first["pictures"]]))
+    assert f"{first['mean']['psnr']['SMNet']:.2f}" in said
+    assert results[2]["paper"]["DnCNN"] == 30.43 and results[1]["paper"] == {}
+    with open("x.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (3 + 5) and float(rows[0]["psnr_noisy"]) == pytest.approx(first["pictures"][0]["psnr"]["noisy"], abs=1e-4)
+    out = work / "out" / "Set12_sigma25"
+    assert {p.name for p in out.iterdir()} == {f"0{i}_{what}.png" for i in (0, 1) for what in ("noisy", "denoised", "mask")}
+    assert cv2.imread(str(out / "00_denoised.png"), cv2.IMREAD_UNCHANGED).shape == (40, 48)
+
+
+def test_all_blind_folders_and_the_authors_options(work, capsys):
+    assert gray_script.main(["-checkpoint", "2", "--mode", "S", "--test_noiseL", "25", "--test_data", "Set12"]) == 0
+    assert "model_gray_L25_2.pth" in capsys.readouterr().out
+    assert gray_script.main(["--mode", "B", "--test_noiseL", "all", "--test_data", "all"]) == 0
+    said = capsys.readouterr().out
+    assert [f"Set12, sigma {sigma}, weights/model_gray_B_3.pth" in said for sigma in (15, 25, 50)] == [True] * 3
+    assert rgb_script.main(["--mode", "B", "--test_data", str(work / "data" / "Set12"), "CBSD68"]) == 0
+    assert "CBSD68, sigma 25" in capsys.readouterr().out
+
+
+def test_the_rest_is_done_and_what_is_missing_said(work, capsys):
+    (work / "data" / "Set12" / "broken.png").write_bytes(b"x")
+    assert gray_script.main(["--test_data", "Nowhere", "Set12", "--test_noiseL", "25", "50"]) == 1
+    said = capsys.readouterr()
+    assert "Set12, sigma 25" in said.out
+    errors = said.err.strip().splitlines()
+    assert [line.split(":")[0] for line in errors] == ["error"] * 3
+    assert "no test set Nowhere" in errors[0] and "in data there are CBSD68, Set12" in errors[0]
+    assert "broken.png" in errors[1]
+    assert "model_gray_L50_N.pth" in errors[2] and "python train_gray.py --noiseL 50" in errors[2]
+
+
+def test_foreign_and_damaged_weights_are_one_line(work, capsys):
+    whole = (work / "weights" / "model_gray_B_3.pth").read_bytes()
+    (work / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    torch.save({"a": torch.zeros(1)}, work / "foreign.pth")
+    for weights, said in (
+        ("weights/model_rgb_B_1.pth", "is for 3 channels, not 1; use test_rgb.py"),
+        ("cut.pth", "damaged"),
+        ("foreign.pth", "holds no SMNet weights"),
+        ("none.pth", "no checkpoint none.pth"),
+    ):
+        assert gray_script.main(["--test_data", "sample", "--weights", weights]) == 1
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+
+
+def test_unwritable_folders_are_one_line(work):
+    (work / "file").touch()
+    for option in ("--save_dir", "--json", "--csv"):
+        with pytest.raises(SMNetError, match="cannot make the folder"):
+            gray_script.main(["--test_data", "Set12", option, "file/x/y"])
+
+
+@pytest.mark.parametrize("words", [["--test_noiseL", "-1"], ["--test_noiseL", "300"], ["--mode", "Q"], ["-c", "0"], ["--x"]])
+def test_wrong_arguments_exit_with_2(words):
+    with pytest.raises(SystemExit) as caught:
+        gray_script.main(words)
+    assert caught.value.code == 2
+
+
+def test_the_papers_tables_are_there():
+    assert evaluation.paper_results("Set12", 25)["SMNet-S"] > 30
+    assert evaluation.paper_results("CBSD68", 25.0)["SMNet-B"] == 31.33
+    assert evaluation.paper_results("CBSD68", 26) == {}
