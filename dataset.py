@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pictures import SAMPLE_TEST, SAMPLE_TRAIN, find_pictures, read_picture, sample_pictures
-from utils import SMNetError, number, replacing, run_script
+from utils import SMNetError, make_parser, number, replacing, run_script
 
 # ------------------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.
@@ -56,7 +56,7 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     Raises:
         SMNetError: no pictures, none usable, or a file cannot be written; the old h5 files are then as they were.
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(description)
     option, shown = parser.add_argument, "(default: %(default)s)"
     option("--train_dir", nargs="+", metavar="DIR", help=f"folders of training pictures (default: {defaults['train_dir'][0]})")
     option("--val_dir", metavar="DIR", help=f"folder of validation pictures (default: {defaults['val_dir']})")
@@ -134,14 +134,18 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
     folder = Path(args.val_dir or defaults["val_dir"])
     if args.val_dir is None and not folder.is_dir():
         if not sample:
-            raise SMNetError(f"no validation pictures: {folder} is missing; give --val_dir DIR, or --holdout N to set some aside")
+            raise SMNetError(
+                f"no validation pictures: {folder} is missing; give --val_dir DIR, or --holdout N to set some aside"
+            )
         val = sample_pictures(SAMPLE_TEST, channels)
         notes.append(f"{folder} is missing: validating on the {len(val)} sample test photographs instead")
         return train, val, notes
     return train, [(str(path.relative_to(folder)), path) for path in find_pictures(folder)], notes
 
 
-def read_sources(sources: list[Source], *, channels: int, min_side: int, skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+def read_sources(
+    sources: list[Source], *, channels: int, min_side: int, skipped: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
     """(name, uint8 (C, H, W)) of each source, with a progress bar; unreadable and too small ones are named and skipped."""
     bar = tqdm(sources, unit="picture", disable=None)
     for name, picture in bar:
@@ -158,7 +162,7 @@ def read_sources(sources: list[Source], *, channels: int, min_side: int, skipped
 
 
 def cut_patches(picture: np.ndarray, *, patch_size: int, stride: int) -> Iterator[np.ndarray]:
-    """(C, H, W) -> (C, patch_size, patch_size) pieces, row by row, that cover it all: the last of a row or column moves inward."""
+    """(C, H, W) -> (C, patch_size, patch_size) pieces that cover it all: the last of a row or column moves inward."""
 
     def starts(side: int) -> list[int]:
         last = side - patch_size
@@ -191,7 +195,9 @@ def write_patches(file: h5py.File, sources: list[Source], *, channels: int, sett
         origin += [len(names)] * len(pieces)
         names.append(name)
     if not names:
-        raise SMNetError(f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels are needed (--patch_size)")
+        raise SMNetError(
+            f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels are needed (--patch_size)"
+        )
     file["source"] = np.array(origin, np.int32)
     file.attrs.update(kind=PATCHES, channels=channels, sources=json.dumps(names), **settings)
     return f"{len(origin)} patches of {size}x{size} from {len(names)} pictures"
@@ -233,7 +239,9 @@ def open_h5(path: str | Path, kind: str, channels: int) -> h5py.File:
     command = "python dataset.py" if channels == 3 else "python dataset_gray.py"
     if not Path(path).is_file():
         there = sorted(p.name for p in Path(path).parent.glob("*.h5"))
-        raise SMNetError(f"no file {path} ({'there are ' + ', '.join(there) if there else 'no h5 file there'}); make it: {command}")
+        raise SMNetError(
+            f"no file {path} ({'there are ' + ', '.join(there) if there else 'no h5 file there'}); make it: {command}"
+        )
     try:
         file = h5py.File(path, "r")
     except OSError:

@@ -17,7 +17,7 @@ import utils
 from evaluation import Score, averages, evaluate, paper_results
 from models import SMNet
 from pictures import SAMPLE_TEST, find_pictures, read_picture, sample_pictures, write_picture
-from utils import SMNetError, describe, number
+from utils import SMNetError, describe, make_parser, number
 
 
 def test(argv: list[str] | None, *, description: str, defaults: dict, channels: int) -> int:
@@ -65,7 +65,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
 
 def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> argparse.Namespace:
     """Read a test script's command line; the script's `all_data` and `all_noiseL` are what `all` stands for."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(description)
     option, sigma = parser.add_argument, number(float, 0, 255)
     known = " ".join(defaults["all_data"])
     text = f"test sets: {known} in --data_dir, sample, any folder of pictures, or all: those of the first that are there"

@@ -1,12 +1,12 @@
 """Train the blind SMNet on gray pictures: one network for every noise level from 0 to 55 (SMNet-B in the paper).
 
-    python dataset_gray.py                                   # pictures -> train_gray_data.h5, val_gray_data.h5
+    python dataset_gray.py                             # pictures -> train_gray_data.h5, val_gray_data.h5
     python train_gray_blind.py                         # the paper's protocol; weights/model_gray_B_1.pth, ..._2.pth, ...
     python train_gray_blind.py --resume                # go on after an interruption
     python train_gray_blind.py --batchsize 8 -checkpoint 0
 
-The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of 256x256.
-`python train_gray_blind.py --help` explains every option; the loop is in training.py.
+The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of
+256x256. `python train_gray_blind.py --help` explains every option; the loop is in training.py.
 """
 
 import torch

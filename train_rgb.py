@@ -1,12 +1,12 @@
 """Train SMNet on RGB pictures at one known noise level (SMNet-S in the paper).
 
-    python dataset.py                                   # pictures -> train_data.h5, val_data.h5
+    python dataset.py                                  # pictures -> train_data.h5, val_data.h5
     python train_rgb.py --noiseL 25                    # the paper's protocol; weights/model_rgb_L25_1.pth, ..._2.pth, ...
     python train_rgb.py --noiseL 25 --resume           # go on after an interruption
     python train_rgb.py --batchsize 8 -checkpoint 0 --noiseL 25
 
-The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of 256x256.
-`python train_rgb.py --help` explains every option; the loop is in training.py.
+The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of
+256x256. `python train_rgb.py --help` explains every option; the loop is in training.py.
 """
 
 import torch

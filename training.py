@@ -25,11 +25,10 @@ from evaluation import TEST_NOISE, averages, evaluate
 from models import SMNet
 from pictures import add_test_noise, to_float
 from training_run import Run
-from utils import SMNetError, number
+from utils import SMNetError, make_parser, number
 
 LOG_EVERY = 20  # steps from one look at the loss, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
-
 
 
 # ------------------------------------------------------------------------------------------------------------ options
@@ -42,7 +41,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     both, and `args.val_noiseL` is set. Wrong arguments exit with status 2.
     """
     defaults = dict(defaults)
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(description)
 
     def option(name: str, text: str, **kwargs) -> None:
         default = defaults.pop(name)  # KeyError: the script lacks this entry
@@ -212,12 +211,15 @@ def finish_epoch(run: Run, val_pictures: list[tuple[str, np.ndarray]], writer: S
     is_best = val_psnr > done.best
     print(
         f"epoch {epoch}, step {done.step:,}: loss {loss:.5f}, training {to_db(loss):.2f} dB, validation at sigma "
-        f"{args.val_noiseL:g} {val_psnr:.3f} dB, SSIM {val_ssim:.4f}{', the best so far' * is_best}; {done.seconds:.0f} s trained",
+        f"{args.val_noiseL:g} {val_psnr:.3f} dB, SSIM {val_ssim:.4f}{', the best so far' * is_best}; "
+        f"{done.seconds:.0f} s trained",
         flush=True,
     )
     writer.add_scalar("validation/psnr", val_psnr, done.step)
     writer.add_scalar("validation/ssim", val_ssim, done.step)
-    writer.add_image("validation/clean_noisy_mask_residual_output", stages_grid(model, val_pictures[0][1], args.val_noiseL), done.step)
+    writer.add_image(
+        "validation/clean_noisy_mask_residual_output", stages_grid(model, val_pictures[0][1], args.val_noiseL), done.step
+    )
 
     weights = {
         "model": model.state_dict(),

@@ -141,7 +141,11 @@ class Run:
             )
         if args.checkpoint:
             state = utils.read_checkpoint(state_file) if state_file.is_file() else None
-            if state and "progress" in state and (state["progress"]["epoch"], state["progress"]["batch"]) == (args.checkpoint, 0):
+            if (
+                state
+                and "progress" in state
+                and (state["progress"]["epoch"], state["progress"]["batch"]) == (args.checkpoint, 0)
+            ):
                 self.restore(state)
                 print(f"continuing exactly after epoch {args.checkpoint}, from the training state {state_file}")
             else:
@@ -149,8 +153,8 @@ class Run:
                 self.done.epoch, self.done.step = args.checkpoint, args.checkpoint * self.steps_per_epoch
                 self.done.best = content.get("val_psnr", -math.inf)
                 print(
-                    f"continuing after epoch {args.checkpoint} from its weights alone, {self.file(args.checkpoint)}: there is no "
-                    "training state of that epoch, so the optimizer starts anew"
+                    f"continuing after epoch {args.checkpoint} from its weights alone, {self.file(args.checkpoint)}: there is "
+                    "no training state of that epoch, so the optimizer starts anew"
                 )
             return
         if args.init:
@@ -177,8 +181,8 @@ class Run:
             for key in FIXED:
                 if settings[key] != self.settings[key]:
                     raise SMNetError(
-                        f"{path} was trained with {key} {settings[key]}, this command has {self.settings[key]}; give the same, or "
-                        f"start a run from its weights with --init and another --weights_dir"
+                        f"{path} was trained with {key} {settings[key]}, this command has {self.settings[key]}; give the "
+                        "same, or start a run from its weights with --init and another --weights_dir"
                     )
             self.model.load_state_dict(state["model"])
             if self.average:
@@ -186,12 +190,16 @@ class Run:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise SMNetError(f"{path} is no training state of this version ({error}); continue from weights with -c N") from None
+            raise SMNetError(
+                f"{path} is no training state of this version ({error}); continue from weights with -c N"
+            ) from None
         self.done = progress
 
     def check_shape(self, path: Path, channels: int, width: int) -> None:
         """Raise where a checkpoint is of another network than this command's."""
         if channels != self.model.channels:
-            raise SMNetError(f"{path} is for {channels} channels, this script trains {self.model.channels}; use the other script")
+            raise SMNetError(
+                f"{path} is for {channels} channels, this script trains {self.model.channels}; use the other script"
+            )
         if width != self.model.width:
             raise SMNetError(f"{path} has width {width}, this command --width {self.model.width}; give --width {width}")

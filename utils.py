@@ -1,6 +1,6 @@
 """What every script needs: errors of one line, devices, files that are never half-written, and checkpoints.
 
-    model = utils.load_model("weights/model_gray_L25_50.pth")   # ours or the authors'
+model = utils.load_model("weights/model_gray_L25_50.pth")   # ours or the authors'
 """
 
 import argparse
@@ -37,6 +37,12 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- command line
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that shows a script's docstring as it stands, and takes no shortened options: misspelt ones are errors."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=formatter)
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:

@@ -115,7 +115,8 @@ def test_table_json_csv_and_pictures(work, capsys):
     assert results[2]["paper"]["DnCNN"] == 30.43 and results[1]["paper"] == {}
     with open("x.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * (3 + 5) and float(rows[0]["psnr_noisy"]) == pytest.approx(first["pictures"][0]["psnr"]["noisy"], abs=1e-4)
+    assert len(rows) == 2 * (3 + 5)
+    assert float(rows[0]["psnr_noisy"]) == pytest.approx(first["pictures"][0]["psnr"]["noisy"], abs=1e-4)
     out = work / "out" / "Set12_sigma25"
     assert {p.name for p in out.iterdir()} == {f"0{i}_{what}.png" for i in (0, 1) for what in ("noisy", "denoised", "mask")}
     assert cv2.imread(str(out / "00_denoised.png"), cv2.IMREAD_UNCHANGED).shape == (40, 48)

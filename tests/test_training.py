@@ -17,7 +17,7 @@ from models import SMNet
 from optimizers import KernelMuon, as_matrix, moving_average, rate_factor
 from utils import SMNetError
 
-EVERY_OPTION = ["--optimizer", "muon", "--ema", "0.9", "--schedule", "cosine", "--warmup", "2", "--grad_clip", "1", "--lr", "2e-3"]
+EVERY_OPTION = "--optimizer muon --ema 0.9 --schedule cosine --warmup 2 --grad_clip 1 --lr 2e-3".split()
 
 
 def final_weights(folder: Path, name: str = "model_gray_L25_3.pth") -> dict:
@@ -31,6 +31,11 @@ def assert_same_weights(ours: dict, theirs: dict) -> None:
 
 def log_lines(folder: Path, name: str = "model_gray_L25") -> list[dict]:
     return [json.loads(line) for line in (folder / "logs" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def folders(folder: Path) -> list[str]:
+    """The options that put a run's files into `folder`."""
+    return ["--weights_dir", str(folder / "weights"), "--log_dir", str(folder / "logs")]
 
 
 def files(folder: Path) -> set[str]:
@@ -71,7 +76,7 @@ def test_continuing_gives_the_same_bits(train_args, tmp_path, options, workers, 
     more = [*options, "--max_steps", "9"]  # the schedule's length, whatever --epochs
     train_gray.main([*train_args, *more])
     straight, straight_log = final_weights(tmp_path), log_lines(tmp_path)
-    again = [*more, "--workers", workers, "--weights_dir", str(tmp_path / "b" / "weights"), "--log_dir", str(tmp_path / "b" / "logs")]
+    again = [*more, "--workers", workers, *folders(tmp_path / "b")]
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         steps = training_run.Run.step
 
@@ -92,7 +97,7 @@ def test_continuing_gives_the_same_bits(train_args, tmp_path, options, workers, 
 def test_a_run_stopped_by_max_steps_goes_on_mid_epoch_to_the_same_bits(train_args, tmp_path):
     train_gray.main(train_args)
     straight = final_weights(tmp_path)
-    elsewhere = ["--weights_dir", str(tmp_path / "b" / "weights"), "--log_dir", str(tmp_path / "b" / "logs")]
+    elsewhere = folders(tmp_path / "b")
     train_gray.main([*train_args, *elsewhere, "--max_steps", "4"])
     assert [(line["epoch"], line["step"]) for line in log_lines(tmp_path / "b")] == [(1, 3), (2, 4)]
     train_gray.main([*train_args, *elsewhere, "--resume"])
@@ -103,7 +108,7 @@ def test_a_run_stopped_by_max_steps_goes_on_mid_epoch_to_the_same_bits(train_arg
 def test_checkpoint_option_continues_exactly_or_from_weights_and_says_which(train_args, tmp_path, capsys):
     train_gray.main(train_args)
     straight = final_weights(tmp_path)
-    elsewhere = ["--weights_dir", str(tmp_path / "b" / "weights"), "--log_dir", str(tmp_path / "b" / "logs")]
+    elsewhere = folders(tmp_path / "b")
     train_gray.main([*train_args, *elsewhere, "--epochs", "2"])
     train_gray.main([*train_args, *elsewhere, "-checkpoint", "2"])
     assert "continuing exactly after epoch 2" in capsys.readouterr().out
@@ -233,12 +238,12 @@ def test_mistakes_are_a_line_or_two(train_args, gray_h5, tmp_path):
     assert "damaged" in error("--resume")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--noiseL", "256"], ["--noiseL", "x"], ["--batchsize", "0"], ["--width", "5"], ["--resume", "-c", "3"], ["--lr", "nan"],
-     ["--lr", "-1"], ["--resume", "--init", "x"], ["--ema", "1"], ["--noise", "25"], ["--optimizer", "sgd"], ["--seed", "-1"]],
-)  # fmt: skip
+WRONG = """--noiseL 256; --noiseL x; --batchsize 0; --width 5; --resume -c 3; --lr nan; --lr -1; --resume --init x; --ema 1;
+    --noise 25; --optimizer sgd; --seed -1; --betas 0.9"""
+
+
+@pytest.mark.parametrize("words", WRONG.split(";"))
 def test_wrong_arguments_exit_with_2(train_args, words):
     with pytest.raises(SystemExit) as caught:
-        train_gray.main([*train_args, *words])
+        train_gray.main([*train_args, *words.split()])
     assert caught.value.code == 2

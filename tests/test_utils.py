@@ -85,7 +85,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_numbers_on_the_command_line():
     assert number(int, 1)("3") == 3 and number(float, 0, 255)("12.5") == 12.5
-    for parse, text in ((number(int, 1), "0"), (number(int, 1), "1.5"), (number(float, 0, 255), "nan"), (number(float, 0), "inf-")):
+    for parse, text in (
+        (number(int, 1), "0"),
+        (number(int, 1), "1.5"),
+        (number(float, 0, 255), "nan"),
+        (number(float, 0), "inf-"),
+    ):
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)
 
