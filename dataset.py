@@ -1,28 +1,27 @@
-"""Turn folders of pictures into the two h5 files that the RGB train scripts read, and read them back.
+"""Turn folders of pictures into the two h5 files that the RGB train scripts read.
 
     python dataset.py                                                  # data/pristine_images_color, data/CBSD68
     python dataset.py --train_dir photos more_photos --holdout 20      # 20 of them set aside for validation
     python dataset.py --train_dir waterloo --resize 256                # the authors' way: whole pictures squeezed to 256x256
 
 train_data.h5 holds uint8 patches that together cover every picture; crops, orientations and noise are drawn when they are
-read. val_data.h5 holds whole pictures. Where data/pristine_images_color is missing and no --train_dir is given, photographs
-that come with scikit-image are used: enough to run everything, too few to train a good network.
+read (patches.py). val_data.h5 holds whole pictures. Where data/pristine_images_color is missing and no --train_dir is given,
+photographs that come with scikit-image are used: enough to run everything, too few to train a good network.
 """
 
 import argparse
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from patches import PATCHES, PICTURES
 from pictures import SAMPLE_TEST, SAMPLE_TRAIN, find_pictures, read_picture, sample_pictures
 from utils import SMNetError, make_parser, number, replacing, run_script
 
@@ -40,7 +39,7 @@ DEFAULTS = dict(
 )
 # ------------------------------------------------------------------------------------------------------------
 
-PATCHES, PICTURES = "smnet training patches", "smnet validation pictures"  # the attribute "kind" of our h5 files
+SPARE_ROOM = 16_000_000  # bytes that must stay free on the disk: HDF5 writes some of what it is given later
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,6 +82,8 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     for note in notes:
         print(note)
     settings = {name: vars(args)[name] for name in ("patch_size", "stride", "resize", "holdout")}
+    settings["train_dir"] = json.dumps(args.train_dir or defaults["train_dir"])
+    settings["val_dir"] = str(args.val_dir or defaults["val_dir"])
     skipped: list[str] = []
     with (
         replacing(args.train_h5) as train_path, h5py.File(train_path, "w") as train_file,
@@ -90,7 +91,7 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     ):  # fmt: skip
         written = {
             args.train_h5: write_patches(train_file, train, channels=channels, settings=settings, skipped=skipped),
-            args.val_h5: write_pictures(val_file, val, channels=channels, skipped=skipped),
+            args.val_h5: write_pictures(val_file, val, channels=channels, settings=settings, skipped=skipped),
         }
     for path, content in written.items():
         print(f"{path}: {content}, {Path(path).stat().st_size / 1e6:.1f} MB")
@@ -190,6 +191,7 @@ def write_patches(file: h5py.File, sources: list[Source], *, channels: int, sett
         if settings["resize"]:
             picture = squeeze(picture, settings["resize"])
         pieces = list(cut_patches(picture, patch_size=size, stride=settings["stride"]))
+        check_room(file, len(pieces) * pieces[0].nbytes)
         patches.resize(len(origin) + len(pieces), axis=0)
         patches[len(origin) :] = np.stack(pieces)
         origin += [len(names)] * len(pieces)
@@ -203,148 +205,39 @@ def write_patches(file: h5py.File, sources: list[Source], *, channels: int, sett
     return f"{len(origin)} patches of {size}x{size} from {len(names)} pictures"
 
 
+def check_room(file: h5py.File, size: int) -> None:
+    """Raise where the disk has no room for `size` bytes more: HDF5 itself crashes the process on a full disk."""
+    folder = Path(file.filename).parent
+    if shutil.disk_usage(folder).free < size + SPARE_ROOM:
+        raise SMNetError(
+            f"no space left on the disk of {folder.resolve()}; free some, or give --train_h5 and --val_h5 elsewhere"
+        )
+
+
 def squeeze(picture: np.ndarray, side: int) -> np.ndarray:
     """uint8 (C, H, W) -> (C, side, side), whatever its proportions."""
     resized = cv2.resize(picture.transpose(1, 2, 0), (side, side), interpolation=cv2.INTER_AREA)
     return resized.reshape(side, side, len(picture)).transpose(2, 0, 1)
 
 
-def write_pictures(file: h5py.File, sources: list[Source], *, channels: int, skipped: list[str]) -> str:
+def write_pictures(file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]) -> str:
     """Fill an h5 file with validation pictures; append the names that were left out to `skipped`; return what was written.
 
-    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name; attributes kind, channels.
+    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name; attributes kind, channels
+    and the settings.
 
     Raises:
         SMNetError: no usable picture.
     """
     count = 0
     for name, picture in read_sources(sources, channels=channels, min_side=1, skipped=skipped):
+        check_room(file, picture.nbytes)
         file.create_dataset(f"{count:05d}", data=picture).attrs["name"] = name
         count += 1
     if not count:
         raise SMNetError(f"none of the {len(sources)} validation pictures is usable")
-    file.attrs.update(kind=PICTURES, channels=channels)
+    file.attrs.update(kind=PICTURES, channels=channels, **settings)
     return f"{count} pictures"
-
-
-# ------------------------------------------------------------------------------------------------------------ reading
-
-
-def open_h5(path: str | Path, kind: str, channels: int) -> h5py.File:
-    """Open one of our h5 files and check that it is of this kind and these channels.
-
-    Raises:
-        SMNetError: missing, damaged, of another kind, or of other channels; the message names the command that makes it.
-    """
-    command = "python dataset.py" if channels == 3 else "python dataset_gray.py"
-    if not Path(path).is_file():
-        there = sorted(p.name for p in Path(path).parent.glob("*.h5"))
-        raise SMNetError(
-            f"no file {path} ({'there are ' + ', '.join(there) if there else 'no h5 file there'}); make it: {command}"
-        )
-    try:
-        file = h5py.File(path, "r")
-    except OSError:
-        raise SMNetError(f"{path} is damaged or no h5 file; make it anew: {command}") from None
-    found, found_channels = file.attrs.get("kind"), file.attrs.get("channels")
-    if found == kind and found_channels == channels:
-        return file
-    file.close()
-    if found != kind:
-        raise SMNetError(f"{path} holds {found or 'something else'}, not {kind}; make it: {command}")
-    raise SMNetError(f"{path} has {found_channels} channels, this script needs {channels}; make it: {command}")
-
-
-class PatchDataset(Dataset):
-    """Training samples from an h5 file of patches: (clean, noisy, sigma).
-
-    An item is asked for by (epoch, index), index below draws x patches, and is a pure function of (seed, epoch, index):
-    crop, one of eight orientations, sigma (uniform in `noise_range`) and noise. So neither workers nor processes nor a
-    restart change it. clean and noisy are float32 (C, patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 *
-    n, not clipped; sigma is a float32 scalar in grey levels 0-255. The file is opened by each worker when first read.
-
-    Args:
-        path: file made by dataset.py or dataset_gray.py.
-        channels: 1 or 3, as the file.
-        patch_size: side of the crop in pixels, at most the stored patches'.
-        noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
-        draws: how often a patch is drawn in an epoch.
-        seed: of every random choice, 0 or more.
-
-    Raises:
-        SMNetError: the file is missing or not of this kind, or its patches are smaller than `patch_size`.
-    """
-
-    def __init__(
-        self, path: str | Path, *, channels: int, patch_size: int, noise_range: tuple[float, float], draws: int, seed: int
-    ):
-        self.path, self.channels, self.patch_size = path, channels, patch_size
-        self.noise_range, self.draws, self.seed = noise_range, draws, seed
-        self.patches = None
-        with open_h5(path, PATCHES, channels) as file:
-            self.stored, _, stored_size, _ = file["patches"].shape
-        if patch_size > stored_size:
-            raise SMNetError(
-                f"{path} holds patches of {stored_size}x{stored_size}, too small for --patch_size {patch_size}; "
-                "give a smaller one, or make the file anew with a larger one"
-            )
-
-    def __len__(self) -> int:
-        return self.draws * self.stored
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "patches": None}  # an open file does not travel to a worker
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        epoch, index = key
-        if self.patches is None:
-            self.patches = open_h5(self.path, PATCHES, self.channels)["patches"]
-        # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders the epoch.
-        rng = np.random.default_rng((self.seed, epoch, index + 1))
-        size, stored_size = self.patch_size, self.patches.shape[-1]
-        top, left = rng.integers(stored_size - size + 1, size=2)
-        patch = self.patches[index % self.stored, :, top : top + size, left : left + size]
-        patch = orient(patch, rng.integers(8))
-        clean = patch.astype(np.float32) / 255
-        sigma = rng.uniform(*self.noise_range)
-        noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
-        return torch.from_numpy(clean), torch.from_numpy(noisy), torch.tensor(sigma, dtype=torch.float32)
-
-
-def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the eight orientations of a square (C, H, H): quarter turns by orientation % 4, mirrored from 4 on."""
-    turned = np.rot90(patch, orientation % 4, axes=(1, 2))
-    return turned[:, :, ::-1] if orientation >= 4 else turned
-
-
-class EpochBatches:
-    """A batch sampler: the batches of one epoch, as lists of (epoch, index), in an order drawn from (seed, epoch).
-
-    The last batch is left out where it is not full. `skip` leaves out that many batches at the beginning: those that were
-    done before an interruption.
-    """
-
-    def __init__(self, length: int, batchsize: int, *, seed: int):
-        self.length, self.batchsize, self.seed = length, batchsize, seed
-        self.epoch, self.skip = 0, 0
-
-    def __len__(self) -> int:
-        return self.length // self.batchsize - self.skip
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
-        for batch in range(self.skip, self.length // self.batchsize):
-            yield [(self.epoch, index) for index in order[batch * self.batchsize : (batch + 1) * self.batchsize]]
-
-
-def read_pictures(path: str | Path, channels: int) -> Iterable[tuple[str, np.ndarray]]:
-    """The validation pictures of an h5 file: a list of (name, uint8 (C, H, W)).
-
-    Raises:
-        SMNetError: the file is missing or not of this kind.
-    """
-    with open_h5(path, PICTURES, channels) as file:
-        return [(file[key].attrs["name"], file[key][()]) for key in sorted(file)]
 
 
 if __name__ == "__main__":

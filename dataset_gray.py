@@ -5,7 +5,7 @@
     python dataset_gray.py --train_dir waterloo --resize 256           # the authors' way: whole pictures squeezed to 256x256
 
 Where data/pristine_images_gray is missing and no --train_dir is given, photographs that come with scikit-image are used:
-enough to run everything, too few to train a good network. How the files are made and read is in dataset.py.
+enough to run everything, too few to train a good network. How the files are made is in dataset.py.
 """
 
 import dataset

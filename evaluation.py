@@ -8,8 +8,9 @@ import csv
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -73,8 +74,8 @@ def evaluate(
         scores.append(
             Score(
                 name,
-                psnr={method: mean(p for p, _ in values) for method, values in by_method.items()},
-                ssim={method: mean(s for _, s in values) for method, values in by_method.items()},
+                psnr={method: fmean(p for p, _ in values) for method, values in by_method.items()},
+                ssim={method: fmean(s for _, s in values) for method, values in by_method.items()},
                 seconds=seconds / len(draws),
             )
         )
@@ -101,20 +102,14 @@ def baselines(clean: Tensor, noisy: Tensor, sigma: float) -> dict[str, Tensor]:
     }
 
 
-def mean(values: Iterable[float]) -> float:
-    """Arithmetic mean."""
-    values = list(values)
-    return sum(values) / len(values)
-
-
 def averages(scores: list[Score]) -> Score:
     """The mean over the pictures, as a score named "mean"; the mean SSIM leaves out pictures too small for one."""
     with_ssim = [score for score in scores if not math.isnan(score.ssim["SMNet"])]
     return Score(
         "mean",
-        psnr={method: mean(score.psnr[method] for score in scores) for method in scores[0].psnr},
-        ssim={method: mean(s.ssim[method] for s in with_ssim) if with_ssim else math.nan for method in scores[0].ssim},
-        seconds=mean(score.seconds for score in scores),
+        psnr={method: fmean(score.psnr[method] for score in scores) for method in scores[0].psnr},
+        ssim={method: fmean(s.ssim[method] for s in with_ssim) if with_ssim else math.nan for method in scores[0].ssim},
+        seconds=fmean(score.seconds for score in scores),
     )
 
 

@@ -70,12 +70,14 @@ def rate_factor(step: int, *, steps_per_epoch: int, total_steps: int, args: argp
 def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
     """The update that `torch.optim.swa_utils.AveragedModel` is to use: average += (1 - d) * (weights - average).
 
-    d is min(decay, (1 + n) / (10 + n)) after n updates, so that a short run's average forgets the initial weights.
+    d is min(decay, (1 + n) / (10 + n)) after n updates, so that a short run's average forgets the initial weights. `n`
+    stays on its device: asking for its value would make the CPU wait for a GPU at every step.
     """
 
     @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], updates: Tensor) -> None:
-        n = updates.item()
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+    def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
+        changes = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(changes, 1 - ((1 + n) / (10 + n)).clamp(max=decay))
+        torch._foreach_add_(averages, changes)
 
     return update

@@ -4,6 +4,7 @@ A picture in memory is a uint8 array (C, H, W), C = 1 (gray) or 3 (RGB), unless 
 """
 
 import math
+import os
 from pathlib import Path
 
 import cv2
@@ -28,7 +29,7 @@ SAMPLE_TRAIN = (
 
 
 def find_pictures(folder: str | Path) -> list[Path]:
-    """All picture files below `folder` (png, jpg, bmp, tif, webp), sorted by path; hidden files are passed over.
+    """All picture files below `folder` (png, jpg, bmp, tif, webp), sorted by path; links are followed, hidden ones passed over.
 
     Raises:
         SMNetError: no such folder, or no picture in it.
@@ -36,7 +37,13 @@ def find_pictures(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise SMNetError(f"no folder {folder}")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
+    found, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        hidden_or_seen = {f for f in folders if f[0] == "." or os.path.realpath(Path(parent, f)) in seen}  # links can go round
+        folders[:] = sorted(set(folders) - hidden_or_seen)
+        found += [Path(parent, name) for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
+    found.sort()
     if not found:
         raise SMNetError(f"no picture in {folder} ({', '.join(s[1:] for s in SUFFIXES)} files are looked for)")
     return found
@@ -121,7 +128,12 @@ def psnr(clean: Tensor, restored: Tensor) -> float:
     if clean.shape != restored.shape:
         raise ValueError(f"shapes differ: {tuple(clean.shape)} and {tuple(restored.shape)}")
     error = (clean.double() - restored.double()).square().mean().item()
-    return -10 * math.log10(error) if error else math.inf
+    return to_db(error)
+
+
+def to_db(mse: float) -> float:
+    """Mean squared error of pictures in [0, 1] -> PSNR in dB."""
+    return -10 * math.log10(mse) if mse else math.inf
 
 
 def ssim(clean: Tensor, restored: Tensor) -> float:

@@ -27,13 +27,16 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
     """
     args = parse_args(argv, description=description, defaults=defaults)
     device = utils.pick_device(args.device)
-    for folder in filter(None, (args.save_dir, *(Path(file).parent for file in (args.json, args.csv) if file))):
-        utils.make_folder(folder)
+    if args.save_dir:
+        utils.make_folder(args.save_dir)
+    for file in filter(None, (args.json, args.csv)):
+        utils.check_target(file)
     problems: list[str] = []
     sets = {}
     for wanted in args.test_data:
+        name = Path(wanted).resolve().name
         try:
-            sets[Path(wanted).name] = load_set(wanted, args.data_dir, channels, problems)
+            sets[wanted if name in sets else name] = load_set(wanted, args.data_dir, channels, problems)
         except SMNetError as error:
             problems.append(str(error))
     reports = []
@@ -46,8 +49,8 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             continue
         model.to(device, memory_format=torch.channels_last)
         for name, pictures in sets.items():
-            save = args.save_dir and saver(Path(args.save_dir) / f"{name}_sigma{sigma:g}")
-            scores = evaluate(model, pictures, sigma=sigma, baseline=args.baseline, on_stages=save or None)
+            save = saver(Path(args.save_dir) / f"{name.strip('/.')}_sigma{sigma:g}") if args.save_dir else None
+            scores = evaluate(model, pictures, sigma=sigma, baseline=args.baseline, on_stages=save)
             report = {"set": name, "sigma": sigma, "mode": args.mode, **weights, "paper": paper_results(name, sigma)}
             reports.append((report, scores))
             print(table(report, scores), end="\n\n", flush=True)
@@ -69,10 +72,10 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     option, sigma = parser.add_argument, number(float, 0, 255)
     known = " ".join(defaults["all_data"])
     text = f"test sets: {known} in --data_dir, sample, any folder of pictures, or all: those of the first that are there"
-    option("--test_data", nargs="+", metavar="NAME|DIR", help=f"{text} (default: %(default)s)")
+    option("--test_data", nargs="+", metavar="NAME|DIR", help=f"{text} (default: {' '.join(defaults['test_data'])})")
     text = f"sigma of the test noise, grey levels 0-255, or all: {' '.join(map(str, defaults['all_noiseL']))}"
     option("--test_noiseL", nargs="+", metavar="SIGMA", type=lambda t: t if t == "all" else sigma(t),
-           help=f"{text} (default: %(default)s)")  # fmt: skip
+           help=f"{text} (default: {' '.join(map(str, defaults['test_noiseL']))})")  # fmt: skip
     text = "S: the network trained at the sigma of the test, B: the blind one"
     option("--mode", choices=["S", "B"], help=f"{text} (default: %(default)s)")
     text = "epoch of the weights in --weights_dir (default: the highest there)"

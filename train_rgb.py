@@ -12,8 +12,8 @@ The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after ep
 import torch
 
 import training
-from dataset import PatchDataset, read_pictures
 from models import SMNet
+from patches import PatchDataset, read_pictures
 from utils import run_name, run_script
 
 # ------------------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ DEFAULTS = dict(
     workers=2,  # processes that read data
     device="auto",  # CUDA, else MPS, else CPU
     weights_dir="weights",
-    log_dir="logs",  # jsonl, and TensorBoard: tensorboard --logdir logs
+    log_dir="logs",  # jsonl, and TensorBoard's (pip install tensorboard; tensorboard --logdir logs)
 )
 # ------------------------------------------------------------------------------------------------------------
 

@@ -20,15 +20,19 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 import utils
-from dataset import PatchDataset
 from evaluation import TEST_NOISE, averages, evaluate
 from models import SMNet
-from pictures import add_test_noise, to_float
+from patches import PatchDataset
+from pictures import add_test_noise, to_db, to_float
 from training_run import Run
 from utils import SMNetError, make_parser, number
 
 LOG_EVERY = 20  # steps from one look at the loss, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
+NO_NUMBER = (
+    "the {what} is {value} at step {step}: training has diverged. Try a lower --lr, --grad_clip 1 or --warmup 100; "
+    "what was saved before is kept"
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ options
@@ -75,7 +79,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     text = "decay per step of the moving average of the weights, which is then validated and saved, 0: none"
     option("ema", text, type=number(float, 0, 0.999999), metavar="DECAY")
     option("grad_clip", "greatest norm of the gradient, 0: no clipping", type=real, metavar="NORM")
-    option("seed", "seed of initial weights, samples and noise, a whole number", type=number(int, 0), metavar="N")
+    option("seed", "seed of initial weights, samples and noise, a whole number", type=number(int, 0, 2**63 - 1), metavar="N")
     option("workers", "processes that read data, 0: this one does", type=number(int, 0), metavar="N")
     option("device", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
     option("weights_dir", "folder for weights and training state", metavar="DIR")
@@ -136,8 +140,7 @@ def fit(
         pin_memory=run.device.type == "cuda",
         generator=torch.Generator(),  # its own, or the workers' seeds would be drawn from the global generator
     )
-    utils.make_folder(args.weights_dir)
-    writer = SummaryWriter(str(utils.make_folder(run.log_folder)), purge_step=done.step)
+    writer = SummaryWriter(str(run.log_folder), purge_step=done.step + 1 if done.step else None)
     try:
         while done.step < run.total_steps:
             batches.epoch, batches.skip = done.epoch, done.batch
@@ -150,7 +153,7 @@ def fit(
 
 def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter) -> None:
     """The steps from where the run stands to the end of the epoch, or to the run's last step."""
-    done, device = run.done, run.device
+    done, device, on_cuda = run.done, run.device, run.device.type == "cuda"
     last_batch = min(run.steps_per_epoch, done.batch + run.total_steps - done.step)
     bar = tqdm(total=last_batch, initial=done.batch, desc=f"epoch {done.epoch + 1}", unit="step", disable=None)
     unread = []  # losses still on the device
@@ -158,7 +161,7 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter) -> None:
     seconds_before, batch_before = done.seconds, done.batch
     run.model.train()
     for clean, noisy, _ in loader:
-        loss = run.step(clean.to(device, non_blocking=True), noisy.to(device, non_blocking=True))
+        loss = run.step(clean.to(device, non_blocking=on_cuda), noisy.to(device, non_blocking=on_cuda))
         unread.append(loss)
         done.batch += 1
         done.step += 1
@@ -172,10 +175,7 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter) -> None:
             for mse in losses:  # one by one, so that the sum does not depend on where a run was interrupted
                 done.loss_sum += mse
             if not math.isfinite(done.loss_sum):
-                raise SMNetError(
-                    f"the loss is {done.loss_sum} at step {done.step}: try a lower --lr, --grad_clip 1 or --warmup 100; "
-                    "what was saved before is kept"
-                )
+                raise SMNetError(NO_NUMBER.format(what="loss", value=done.loss_sum, step=done.step))
             speed = (done.batch - batch_before) * run.args.batchsize / (now - started)  # pictures/s
             report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {speed:.1f} pictures/s"
             bar.set_postfix_str(report)
@@ -195,6 +195,8 @@ def finish_epoch(run: Run, val_pictures: list[tuple[str, np.ndarray]], writer: S
     done, args, model = run.done, run.args, run.validated
     score = averages(evaluate(model, val_pictures, sigma=args.val_noiseL))
     val_psnr, val_ssim = score.psnr["SMNet"], score.ssim["SMNet"]
+    if math.isnan(val_psnr):
+        raise SMNetError(NO_NUMBER.format(what="validation PSNR", value=val_psnr, step=done.step))
     epoch = done.epoch + 1  # the one that this closes, whole or not
     loss = done.loss_sum / done.batch
     line = {
@@ -239,11 +241,6 @@ def finish_epoch(run: Run, val_pictures: list[tuple[str, np.ndarray]], writer: S
     run.save_state()
 
 
-def to_db(mse: float) -> float:
-    """Mean squared error of pictures in [0, 1] -> PSNR in dB."""
-    return -10 * math.log10(mse) if mse else math.inf
-
-
 @torch.inference_mode()
 def stages_grid(model: SMNet, picture: np.ndarray, sigma: float) -> Tensor:
     """One row (3, H, W) for TensorBoard: clean, noisy, noise mask (+ 0.5), residual, output, of at most 256x256 pixels."""
@@ -258,7 +255,11 @@ def write_log_line(path: Path, line: dict) -> None:
     kept = []
     if path.is_file():
         for text in path.read_text().splitlines():
-            if json.loads(text)["epoch"] < line["epoch"]:
-                kept.append(text)
+            try:
+                if json.loads(text)["epoch"] >= line["epoch"]:
+                    continue
+            except (ValueError, KeyError, TypeError):
+                pass  # a line that somebody else put there stays
+            kept.append(text)
     with utils.replacing(path) as temporary:
         temporary.write_text("\n".join([*kept, json.dumps(line)]) + "\n")

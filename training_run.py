@@ -11,13 +11,26 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 import utils
-from dataset import EpochBatches, PatchDataset
 from models import SMNet
 from optimizers import make_optimizers, moving_average, rate_factor
+from patches import EpochBatches, PatchDataset
 from utils import SMNetError
 
-# A state is continued only by a command that agrees with it on these; the other options may change.
-FIXED = ("noise_range", "batchsize", "patch_size", "draws", "optimizer", "betas", "seed", "samples", "averaged")
+# A state is continued only by a command that agrees with it on these (what it trained on, and how the options are called
+# that say so); the other options may change, and what did is said.
+FIXED = {
+    "noise_range": "--noiseL or --noiseL_range",
+    "batchsize": "--batchsize",
+    "patch_size": "--patch_size",
+    "samples": "--train_h5 and --draws, of samples an epoch",
+    "seed": "--seed",
+    "optimizer": "--optimizer",
+    "betas": "--betas",
+    "averaged": "--ema above 0",
+}
+CHANGEABLE = (
+    "epochs", "max_steps", "lr", "muon_lr", "schedule", "milestones", "warmup", "ema", "grad_clip", "val_noiseL", "val_h5",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -56,7 +69,7 @@ class Run:
                 "give a smaller one, or more pictures to dataset*.py"
             )
         self.total_steps = min(self.steps_per_epoch * args.epochs, args.max_steps or math.inf)
-        self.settings = {**vars(args), "samples": len(train_set), "averaged": args.ema > 0}
+        self.settings = {**vars(args), "samples": len(train_set), "averaged": args.ema > 0, "milestones": list(args.milestones)}
         self.log_folder, self.log_file = Path(args.log_dir) / name, Path(args.log_dir) / f"{name}.jsonl"
         self.done = Progress()
 
@@ -100,10 +113,10 @@ class Run:
         return utils.epochs_on_disk(self.args.weights_dir, self.name)
 
     def remove_later_than(self, epoch: int) -> None:
-        """Remove weights of later epochs, which an earlier run left (`start` has made sure that they may go)."""
+        """Remove weights of later epochs: an earlier run's, or of an epoch that is done again (`start` has seen to that)."""
         for later in self.epochs_on_disk():
             if later > epoch:
-                self.file(later).unlink()
+                utils.remove(self.file(later))
 
     def save_state(self) -> None:
         """Write all that continuing needs."""
@@ -114,7 +127,7 @@ class Run:
             "average": self.average and self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": dataclasses.asdict(self.done),
-            "settings": {key: self.settings[key] for key in FIXED},
+            "settings": {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)},
         }
         utils.save_checkpoint(self.file("state"), state)
 
@@ -122,46 +135,81 @@ class Run:
         """Bring the run to where `--checkpoint`, `--resume` or `--init` says, or leave it at the beginning.
 
         Raises:
-            SMNetError: nothing to continue from, a state of other settings, or an earlier run's files in the way.
+            SMNetError: nothing to continue from, a state of other settings, an earlier run's files in the way, or a folder that
+                cannot be written.
         """
-        args, state_file, epochs = self.args, self.file("state"), self.epochs_on_disk()
-        last = epochs[-1] if epochs else 0
+        args, state_file = self.args, self.file("state")
+        for folder in (args.weights_dir, self.log_folder):
+            utils.make_folder(folder)
+        in_the_way: list[Path] = []
         if args.resume:
             if not state_file.is_file():
-                hint = f"continue from weights with -c {last}" if last else "leave out --resume to start afresh"
-                raise SMNetError(f"no training state {state_file} to resume; {hint}")
+                raise SMNetError(f"no training state {state_file} to resume; {self.advice_without_state()}")
             self.restore(utils.read_checkpoint(state_file))
             print(f"resumed from {state_file}: epoch {self.done.epoch}, step {self.done.step}")
-            return
-        if last > args.checkpoint and not args.overwrite:
-            going_on = "--resume to continue it, " if state_file.is_file() else f"-c {last} to continue it, "
-            raise SMNetError(
-                f"an earlier run's {self.file(last)} would be replaced; give {going_on}--overwrite to replace it, "
-                "or another --weights_dir"
-            )
-        if args.checkpoint:
-            state = utils.read_checkpoint(state_file) if state_file.is_file() else None
-            if (
-                state
-                and "progress" in state
-                and (state["progress"]["epoch"], state["progress"]["batch"]) == (args.checkpoint, 0)
-            ):
-                self.restore(state)
-                print(f"continuing exactly after epoch {args.checkpoint}, from the training state {state_file}")
-            else:
-                content = self.take_weights(self.file(args.checkpoint))
-                self.done.epoch, self.done.step = args.checkpoint, args.checkpoint * self.steps_per_epoch
-                self.done.best = content.get("val_psnr", -math.inf)
-                print(
-                    f"continuing after epoch {args.checkpoint} from its weights alone, {self.file(args.checkpoint)}: there is "
-                    "no training state of that epoch, so the optimizer starts anew"
-                )
-            return
-        if args.init:
+        elif args.checkpoint:
+            in_the_way = self.continue_after(args.checkpoint)
+        elif args.init:
             self.take_weights(Path(args.init))
             print(f"starting from the weights in {args.init}")
-        for old in self.log_folder.glob("events.out.tfevents.*"):  # of an earlier run that may be replaced
-            old.unlink()
+        # The epoch at hand may have its weights already: a run ended in it, or between its weights and its state.
+        at_hand = self.done.epoch + (1 if args.resume or self.done.batch else 0)
+        in_the_way = [self.file(epoch) for epoch in self.epochs_on_disk() if epoch > at_hand] + in_the_way
+        if not args.resume and not args.checkpoint:
+            in_the_way += [p for p in (state_file, self.file("best"), self.log_file, *self.event_files()) if p.is_file()]
+        if in_the_way and not args.overwrite:
+            raise SMNetError(
+                f"an earlier run's {in_the_way[0]} would be replaced; give --resume to continue it, --overwrite to replace "
+                "it, or another --weights_dir and --log_dir"
+            )
+        if not args.resume and not args.checkpoint:
+            for file in self.event_files():
+                utils.remove(file)
+
+    def continue_after(self, epoch: int) -> list[Path]:
+        """`--checkpoint`: from the training state, where it is of the same step as that epoch's weights, else from them.
+
+        Returns the state file where it is of a later step, and so would be replaced by an earlier one.
+        """
+        weights_file, state_file = self.file(epoch), self.file("state")
+        if not weights_file.is_file():
+            raise SMNetError(f"no weights {weights_file} to continue from; {self.advice_without_state()}")
+        content = utils.read_checkpoint(weights_file)
+        why, newer = "there is no training state of that epoch", []
+        if state_file.is_file():
+            try:
+                state = utils.read_checkpoint(state_file)
+                step = state.get("progress", {}).get("step", 0)
+                if step == content.get("step"):
+                    self.restore(state)
+                    print(f"continuing exactly after epoch {epoch}, from the training state {state_file}")
+                    return []
+                newer = [state_file] if step > epoch * self.steps_per_epoch else []
+            except SMNetError as error:
+                why = f"the training state cannot be used ({error})"
+        self.take_weights(weights_file)
+        self.done = Progress(epoch=epoch, step=epoch * self.steps_per_epoch, best=self.best_until(epoch))
+        print(f"continuing after epoch {epoch} from its weights alone, {weights_file}: {why}, so the optimizer starts anew")
+        return newer
+
+    def advice_without_state(self) -> str:
+        """What to type where there is nothing of the kind asked for."""
+        epochs = self.epochs_on_disk()
+        return f"the last weights there: -c {epochs[-1]}" if epochs else "leave the option out to start afresh"
+
+    def best_until(self, epoch: int) -> float:
+        """The validation PSNR of the best weights on disk, where they are of this epoch or an earlier one and of this sigma."""
+        best = -math.inf
+        for file in (self.file("best"), self.file(epoch)):
+            if file.is_file():
+                content = utils.read_checkpoint(file)
+                if content.get("epoch", math.inf) <= epoch and content.get("val_sigma") == self.args.val_noiseL:
+                    best = max(best, content["val_psnr"])
+        return best
+
+    def event_files(self) -> list[Path]:
+        """TensorBoard's files of this run."""
+        return sorted(self.log_folder.glob("events.out.tfevents.*"))
 
     def take_weights(self, path: Path) -> dict:
         """Load the network (and its average) from a checkpoint of weights, ours or the authors'; return its dict."""
@@ -178,12 +226,17 @@ class Run:
         try:
             progress, settings = Progress(**state["progress"]), state["settings"]
             self.check_shape(path, state["channels"], state["width"])
-            for key in FIXED:
+            for key, option in FIXED.items():
                 if settings[key] != self.settings[key]:
                     raise SMNetError(
-                        f"{path} was trained with {key} {settings[key]}, this command has {self.settings[key]}; give the "
-                        "same, or start a run from its weights with --init and another --weights_dir"
+                        f"{path} was trained with {settings[key]} ({option}), this command has {self.settings[key]}; give the "
+                        "same, or start a run from its weights with --init and another --weights_dir and --log_dir"
                     )
+            for key in CHANGEABLE:
+                if settings[key] != self.settings[key]:
+                    print(f"--{key} was {settings[key]}, is now {self.settings[key]}")
+            if any(settings[key] != self.settings[key] for key in ("val_noiseL", "val_h5")):
+                progress.best = -math.inf  # PSNRs that cannot be compared
             self.model.load_state_dict(state["model"])
             if self.average:
                 self.average.load_state_dict(state["average"])

@@ -29,7 +29,11 @@ def run_script(main: Callable[[], int | None]) -> None:
     try:
         status = main()
     except SMNetError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}")  # a data worker's comes with its traceback
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        sys.exit("error: out of memory; give a smaller --batchsize or --patch_size, or smaller pictures")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -53,7 +57,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if kind is int else 'a'} number") from None
-        if not low <= value <= high:
+        if not (low <= value <= high and math.isfinite(value)):
             bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {bounds}")
         return value
@@ -64,6 +68,8 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 def pick_device(name: str) -> torch.device:
     """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps` -> the device.
 
+    Convolutions on CUDA are then computed in float32: cuDNN's TF32, PyTorch's default, is off by 1e-3.
+
     Raises:
         SMNetError: no such device on this machine.
     """
@@ -72,6 +78,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        torch.backends.cudnn.allow_tf32 = False
     except (RuntimeError, AssertionError, NotImplementedError):
         raise SMNetError(f"device {name!r} is not to be had on this machine; use --device auto or cpu") from None
     return device
@@ -89,10 +96,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         SMNetError: the folder cannot be made or written, or the disk is full.
     """
-    path = Path(path)
+    path = check_target(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -102,6 +108,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_target(path: str | Path) -> Path:
+    """Make sure that a file can be written at `path`, whose folder is made if need be.
+
+    Raises:
+        SMNetError: `path` is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SMNetError(f"{path} is a folder; give the name of a file to write")
+    make_folder(path.parent)
+    return path
 
 
 def make_folder(path: str | Path) -> Path:
@@ -118,6 +137,18 @@ def make_folder(path: str | Path) -> Path:
     if not os.access(path, os.W_OK):
         raise SMNetError(f"cannot write into the folder {path}: no permission")
     return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file.
+
+    Raises:
+        SMNetError: it cannot be removed.
+    """
+    try:
+        path.unlink()
+    except OSError as error:
+        raise SMNetError(f"cannot remove {path}: {error.strerror}") from error
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints
@@ -189,7 +220,7 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
-        raise SMNetError(f"no checkpoint {path}; {describe(there, path.parent)}")
+        raise SMNetError(f"no checkpoint {path}; {describe(there, path.parent)}; train_*.py writes them")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses them
@@ -226,7 +257,8 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
         raise SMNetError(f"{path} holds no SMNet weights (no first convolution 'derain.conv1' or 'noise_memory.stem.0')")
     width, channels = stem.shape[:2]
     try:
-        model = SMNet(channels=channels, width=width)
+        with torch.device("meta"):  # without drawing initial weights from the global generator
+            model = SMNet(channels=channels, width=width)
     except ValueError as error:
         raise SMNetError(f"{path} holds no SMNet weights ({error})") from None
     expected = model.state_dict()
@@ -237,7 +269,7 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
         shape = getattr(weights[name], "shape", None)
         if shape != value.shape:
             raise SMNetError(f"{path} is no SMNet: {name!r} has shape {shape and tuple(shape)}, not {tuple(value.shape)}")
-    model.load_state_dict(weights)
+    model.to_empty(device="cpu").load_state_dict(weights)
     return model
 
 

@@ -1,10 +1,13 @@
 """Fixtures: synthetic pictures, data sets and a network small enough to train in seconds."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+import dataset
 import dataset_gray
 
 torch.set_num_threads(2)
@@ -30,23 +33,29 @@ def write_folder(folder, count: int, *, height: int = 64, width: int = 80, chann
     return folder
 
 
-@pytest.fixture(scope="session")
-def gray_h5(tmp_path_factory):
-    """(train_h5, val_h5) of 3 + 2 synthetic gray pictures in patches of 48x48: 12 patches."""
-    folder = tmp_path_factory.mktemp("gray_h5")
-    train, val = write_folder(folder / "train", 3), write_folder(folder / "val", 2, height=40, width=52)
+def build_h5(folder, script, channels: int) -> tuple[Path, Path]:
+    """(train_h5, val_h5) of 3 + 2 synthetic pictures in patches of 48x48: 12 patches."""
+    train = write_folder(folder / "train", 3, channels=channels)
+    val = write_folder(folder / "val", 2, height=40, width=52, channels=channels)
     files = folder / "train.h5", folder / "val.h5"
-    status = dataset_gray.main(
-        ["--train_dir", str(train), "--val_dir", str(val), "--train_h5", str(files[0]), "--val_h5", str(files[1]),
-         "--patch_size", "48"]
-    )  # fmt: skip
-    assert status == 0
+    words = ["--train_dir", train, "--val_dir", val, "--train_h5", files[0], "--val_h5", files[1], "--patch_size", "48"]
+    assert script.main([str(word) for word in words]) == 0
     return files
+
+
+@pytest.fixture(scope="session")
+def gray_h5(tmp_path_factory) -> tuple[Path, Path]:
+    return build_h5(tmp_path_factory.mktemp("gray_h5"), dataset_gray, channels=1)
+
+
+@pytest.fixture(scope="session")
+def rgb_h5(tmp_path_factory) -> tuple[Path, Path]:
+    return build_h5(tmp_path_factory.mktemp("rgb_h5"), dataset, channels=3)
 
 
 @pytest.fixture
 def train_args(gray_h5, tmp_path):
-    """Command-line words for a run of train_gray*.py that takes seconds: 3 steps an epoch, 6 epochs at most."""
+    """Command-line words for a run of train_gray*.py that takes seconds: 3 steps an epoch, 3 epochs."""
     return [
         "--train_h5", str(gray_h5[0]), "--val_h5", str(gray_h5[1]), "--width", "4", "--patch_size", "32", "--draws", "1",
         "--batchsize", "4", "--epochs", "3", "--workers", "0", "--device", "cpu",

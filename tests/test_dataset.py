@@ -1,7 +1,10 @@
 """The h5 files: nothing lost, nothing half-written, every sample a function of (seed, epoch, index)."""
 
 import json
+import pickle
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import h5py
@@ -13,7 +16,8 @@ from torch.utils.data import DataLoader
 
 import dataset
 import dataset_gray
-from dataset import EpochBatches, PatchDataset, cut_patches, orient, read_pictures
+from dataset import cut_patches
+from patches import EpochBatches, PatchDataset, orient, read_pictures
 from utils import SMNetError
 
 
@@ -59,6 +63,17 @@ def test_reads_every_kind_of_picture(tmp_path):
         np.testing.assert_array_equal(first[name], np.repeat(gray[None, :, :50, 0], 3, axis=0), err_msg=name)
 
 
+def test_links_are_followed_and_hidden_files_passed_over(tmp_path):
+    write_folder(tmp_path / "elsewhere", 2)
+    write_folder(tmp_path / "train" / ".thumbnails", 3)
+    (tmp_path / "train" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "train")
+    build(dataset_gray, tmp_path, "--holdout", "1", "--patch_size", "48")
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert json.loads(file.attrs["sources"]) == ["linked/01.png"]
+        assert json.loads(file.attrs["train_dir"]) == [str(tmp_path / "train")] and file.attrs["holdout"] == 1
+
+
 def test_gray_is_opencvs_luma(tmp_path):
     (tmp_path / "train").mkdir()
     colour = synthetic_picture(3, 48, 48, 3)
@@ -76,14 +91,16 @@ def test_broken_and_small_files_are_named_skipped_and_counted(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "train" / "small.png"), synthetic_picture(0, 30, 90))
     whole = (tmp_path / "train" / "00.png").read_bytes()
     (tmp_path / "train" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    photo = cv2.imencode(".jpg", synthetic_picture(1, 64, 80, 3))[1].tobytes()
+    (tmp_path / "train" / "cut.jpg").write_bytes(photo[: len(photo) // 2])
     (tmp_path / "train" / "empty.png").write_bytes(b"")
     (tmp_path / "train" / "text.jpg").write_text("no picture")
     assert build(dataset_gray, tmp_path, "--val_dir", str(tmp_path / "val"), "--patch_size", "48") == 1
     said = capsys.readouterr()
     assert "8 patches of 48x48 from 2 pictures" in said.out
-    for name in ("small.png: is 90x30, smaller than 48x48", "cut.png", "empty.png", "text.jpg"):
+    for name in ("small.png: is 90x30, smaller than 48x48", "cut.png", "cut.jpg", "empty.png", "text.jpg"):
         assert name in said.err
-    assert "4 files skipped" in said.err
+    assert "5 files skipped" in said.err
 
 
 def test_a_failed_build_leaves_the_old_files(tmp_path, monkeypatch):
@@ -97,6 +114,15 @@ def test_a_failed_build_leaves_the_old_files(tmp_path, monkeypatch):
             build(dataset_gray, tmp_path, *val)
         assert ((tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.h5", "train", "v.h5", "val"]
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    write_folder(tmp_path / "train", 8)
+    free = iter([10**9] * 5 + [10**6] * 9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free)))
+    with pytest.raises(SMNetError, match="no space left on the disk of"):
+        build(dataset_gray, tmp_path, "--holdout", "1", "--patch_size", "48")
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
 def test_builds_from_the_sample_where_the_default_folder_is_missing(tmp_path, monkeypatch, capsys):
@@ -139,7 +165,7 @@ def test_resize_squeezes_whole_pictures(tmp_path):
         ("--train_dir train", "data/Set68 is missing"),
         ("--train_dir train --holdout 2", "leaves nothing"),
         ("--train_dir train --val_dir train", "(--patch_size)"),
-        ("--train_dir train --val_dir train --patch_size 48 --train_h5 train/00.png/t.h5", "cannot write"),
+        ("--train_dir train --val_dir train --patch_size 48 --train_h5 train/00.png/t.h5", "cannot make the folder"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, words, said):
@@ -176,8 +202,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(gray_h5):
     assert clean.shape == noisy.shape == (1, 32, 32) and clean.dtype == noisy.dtype == sigma.dtype == torch.float32
     torch.rand(10)
     np.random.rand(10)
-    again = patches_of(gray_h5)
-    again[0, 0]
+    again = pickle.loads(pickle.dumps(samples))  # as it travels to a worker that is not forked
     for ours, theirs in zip(again[3, 7], (clean, noisy, sigma)):
         assert torch.equal(ours, theirs)
     for other in (samples[4, 7], samples[3, 8], samples[3, 19], patches_of(gray_h5, seed=6)[3, 7]):

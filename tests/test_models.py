@@ -70,8 +70,9 @@ def authors_models(tmp_path_factory) -> dict[int, SMNet]:
     names, models = authors_names(), {}
     for channels in (1, 3):
         weights = {}
+        prefix = "module." if channels == 1 else ""  # theirs have it; a state dict saved without DataParallel has not
         for ours, value in SMNet(channels).state_dict().items():
-            weights[f"module.{names[ours]}"] = computed_weight(names[ours], value.shape)
+            weights[prefix + names[ours]] = computed_weight(names[ours], value.shape)
         path = tmp_path_factory.mktemp("authors") / "net.pth"
         torch.save(weights, path)
         models[channels] = utils.load_model(path)

@@ -132,6 +132,15 @@ def test_all_blind_folders_and_the_authors_options(work, capsys):
     assert "CBSD68, sigma 25" in capsys.readouterr().out
 
 
+def test_two_folders_of_one_name_are_two_sets(work):
+    for part in ("a", "b"):
+        write_folder(work / part / "noisy", 1, height=30, width=30)
+    words = ["--mode", "B", "--test_data", "a/noisy", "b/noisy", "--save_dir", "out", "--json", "x.json"]
+    assert gray_script.main(words) == 0
+    assert [r["set"] for r in json.loads((work / "x.json").read_text())] == ["noisy", "b/noisy"]
+    assert (work / "out" / "b" / "noisy_sigma25" / "00_mask.png").is_file()
+
+
 def test_the_rest_is_done_and_what_is_missing_said(work, capsys):
     (work / "data" / "Set12" / "broken.png").write_bytes(b"x")
     assert gray_script.main(["--test_data", "Nowhere", "Set12", "--test_noiseL", "25", "50"]) == 1
@@ -164,6 +173,9 @@ def test_unwritable_folders_are_one_line(work):
     for option in ("--save_dir", "--json", "--csv"):
         with pytest.raises(SMNetError, match="cannot make the folder"):
             gray_script.main(["--test_data", "Set12", option, "file/x/y"])
+    for option in ("--json", "--csv"):
+        with pytest.raises(SMNetError, match="is a folder"):
+            gray_script.main(["--test_data", "Set12", option, "."])
 
 
 @pytest.mark.parametrize("words", [["--test_noiseL", "-1"], ["--test_noiseL", "300"], ["--mode", "Q"], ["-c", "0"], ["--x"]])

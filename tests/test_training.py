@@ -10,11 +10,13 @@ import torch
 import evaluation
 import train_gray
 import train_gray_blind
+import train_rgb
+import train_rgb_blind
 import training_run
 import utils
-from dataset import read_pictures
 from models import SMNet
 from optimizers import KernelMuon, as_matrix, moving_average, rate_factor
+from patches import read_pictures
 from utils import SMNetError
 
 EVERY_OPTION = "--optimizer muon --ema 0.9 --schedule cosine --warmup 2 --grad_clip 1 --lr 2e-3".split()
@@ -38,28 +40,42 @@ def folders(folder: Path) -> list[str]:
     return ["--weights_dir", str(folder / "weights"), "--log_dir", str(folder / "logs")]
 
 
+def everything(folder: Path) -> dict[str, bytes]:
+    """The content of all files of a run, by name."""
+    return {path.name: path.read_bytes() for part in ("weights", "logs") for path in (folder / part).rglob("*.*")}
+
+
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_run_leaves_weights_best_state_log_and_tensorboard(train_args, tmp_path, capsys):
-    assert train_gray.main(["--noiseL", "15", *train_args]) == 0
-    run = "model_gray_L15"
+@pytest.mark.parametrize(
+    "script, run, sigma",
+    [
+        (train_gray, "model_gray_L15", 15),
+        (train_gray_blind, "model_gray_B", 25),
+        (train_rgb, "model_rgb_L15", 15),
+        (train_rgb_blind, "model_rgb_B", 25),
+    ],
+)
+def test_a_run_leaves_weights_best_state_log_and_tensorboard(script, run, sigma, train_args, rgb_h5, tmp_path, capsys):
+    words = [*train_args, "--train_h5", str(rgb_h5[0]), "--val_h5", str(rgb_h5[1])] if "rgb" in run else train_args
+    assert script.main([*words, *(["--noiseL", "15"] if sigma == 15 else [])]) == 0
     assert files(tmp_path / "weights") == {f"{run}_{what}.pth" for what in (1, 2, 3, "best", "state")}
     lines = log_lines(tmp_path, run)
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 6), (3, 9)]
     keys = {"epoch", "step", "loss", "train_psnr", "val_psnr", "val_ssim", "val_sigma", "learning_rate", "seconds"}
     assert all(line.keys() == keys for line in lines)
-    assert lines[0]["val_sigma"] == 15 and lines[0]["learning_rate"] == 5e-4
+    assert lines[0]["val_sigma"] == sigma and lines[0]["learning_rate"] == 5e-4
     assert lines[-1]["loss"] < lines[0]["loss"]
     events = b"".join(path.read_bytes() for path in (tmp_path / "logs" / run).iterdir())
-    for tag in (b"train/loss", b"train/psnr", b"train/learning_rate", b"validation/psnr", b"validation/ssim",
-                b"validation/clean_noisy_mask_residual_output"):  # fmt: skip
-        assert tag in events, tag
+    for tag in ("train/loss", "train/psnr", "train/learning_rate", "validation/psnr", "validation/ssim",
+                "validation/clean_noisy_mask_residual_output"):  # fmt: skip
+        assert tag.encode() in events, tag
     best = torch.load(tmp_path / "weights" / f"{run}_best.pth", weights_only=True)
     assert best["val_psnr"] == max(line["val_psnr"] for line in lines)
     said = capsys.readouterr().out
-    assert "step 9 of 9" in said and "validation at sigma 15" in said  # plain lines where the output is no terminal
+    assert "step 9 of 9" in said and f"validation at sigma {sigma}" in said  # plain lines where the output is no terminal
 
 
 def test_validation_is_testing(train_args, gray_h5, tmp_path):
@@ -94,13 +110,15 @@ def test_continuing_gives_the_same_bits(train_args, tmp_path, options, workers, 
     assert without_time[0] == without_time[1]
 
 
-def test_a_run_stopped_by_max_steps_goes_on_mid_epoch_to_the_same_bits(train_args, tmp_path):
+@pytest.mark.parametrize("words", [["--resume"], ["-c", "2"], ["--resume", "--workers", "2"]], ids=" ".join)
+def test_a_run_stopped_by_max_steps_goes_on_mid_epoch_to_the_same_bits(train_args, tmp_path, words, capsys):
     train_gray.main(train_args)
     straight = final_weights(tmp_path)
     elsewhere = folders(tmp_path / "b")
     train_gray.main([*train_args, *elsewhere, "--max_steps", "4"])
     assert [(line["epoch"], line["step"]) for line in log_lines(tmp_path / "b")] == [(1, 3), (2, 4)]
-    train_gray.main([*train_args, *elsewhere, "--resume"])
+    train_gray.main([*train_args, *elsewhere, *words])
+    assert "--max_steps was 4, is now 0" in capsys.readouterr().out
     assert_same_weights(final_weights(tmp_path / "b"), straight)
     assert [(line["epoch"], line["step"]) for line in log_lines(tmp_path / "b")] == [(1, 3), (2, 6), (3, 9)]
 
@@ -113,21 +131,79 @@ def test_checkpoint_option_continues_exactly_or_from_weights_and_says_which(trai
     train_gray.main([*train_args, *elsewhere, "-checkpoint", "2"])
     assert "continuing exactly after epoch 2" in capsys.readouterr().out
     assert_same_weights(final_weights(tmp_path / "b"), straight)
-    with pytest.raises(SMNetError, match="_3.pth would be replaced"):
+    with pytest.raises(SMNetError, match="_2.pth would be replaced"):
         train_gray.main([*train_args, *elsewhere, "-c", "1"])
     train_gray.main([*train_args, *elsewhere, "--epochs", "2", "-c", "1", "--overwrite"])
     assert "from its weights alone" in capsys.readouterr().out
     assert files(tmp_path / "b" / "weights") == {f"model_gray_L25_{what}.pth" for what in (1, 2, "best", "state")}
     assert [line["epoch"] for line in log_lines(tmp_path / "b")] == [1, 2]
+    state = tmp_path / "b" / "weights" / "model_gray_L25_state.pth"
+    state.write_bytes(state.read_bytes()[:999])
+    train_gray.main([*train_args, *elsewhere, "-c", "2"])
+    assert "the training state cannot be used" in capsys.readouterr().out
+
+
+def test_an_older_state_does_not_replace_later_weights_unasked(train_args, tmp_path):
+    state = tmp_path / "weights" / "model_gray_L25_state.pth"
+    train_gray.main([*train_args, "--epochs", "1"])
+    old = state.read_bytes()
+    train_gray.main([*train_args, "--resume"])
+    state.write_bytes(old)
+    before = everything(tmp_path)
+    with pytest.raises(SMNetError, match="_3.pth would be replaced"):
+        train_gray.main([*train_args, "--resume"])
+    assert everything(tmp_path) == before
+
+
+def test_the_best_survives_continuing_from_weights(train_args, tmp_path):
+    train_gray.main([*train_args, "--epochs", "1"])
+    weights = tmp_path / "weights"
+    best = torch.load(weights / "model_gray_L25_best.pth", weights_only=True)
+    utils.save_checkpoint(weights / "model_gray_L25_best.pth", {**best, "val_psnr": 99.0})
+    (weights / "model_gray_L25_state.pth").unlink()
+    train_gray.main([*train_args, "-c", "1", "--epochs", "2"])
+    assert torch.load(weights / "model_gray_L25_best.pth", weights_only=True)["val_psnr"] == 99.0
+    train_gray.main([*train_args, "--resume", "--val_noiseL", "15"])  # PSNRs that cannot be compared
+    assert torch.load(weights / "model_gray_L25_best.pth", weights_only=True)["val_sigma"] == 15
+
+
+def test_changed_options_are_said_and_count(train_args, tmp_path, capsys):
+    train_gray.main([*train_args, "--epochs", "1"])
+    train_gray.main([*train_args, "--resume", "--lr", "0", "--schedule", "cosine"])
+    said = capsys.readouterr().out
+    assert "--lr was 0.0005, is now 0.0" in said and "--schedule was multistep, is now cosine" in said
+    assert_same_weights(final_weights(tmp_path), final_weights(tmp_path, "model_gray_L25_1.pth"))
+
+
+def test_clipping_limits_the_gradient(train_args, monkeypatch):
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, limit):
+        parameters = list(parameters)
+        clip(parameters, limit)
+        norms.append(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in parameters])).item())
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+    train_gray.main([*train_args, "--epochs", "1", "--grad_clip", "0.01"])
+    assert len(norms) == 3 and all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)
 
 
 def test_starting_afresh_never_replaces_a_run_unasked(train_args, tmp_path):
     train_gray.main(train_args)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "weights").iterdir()}
+    before = everything(tmp_path)
     for words in ([], ["-checkpoint", "0"], ["--init", str(tmp_path / "weights" / "model_gray_L25_1.pth")]):
         with pytest.raises(SMNetError, match="--resume to continue it, --overwrite to replace it"):
             train_gray.main([*train_args, *words])
-    assert {path.name: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == before
+    for leftover in ("model_gray_L25_state.pth", "model_gray_L25_best.pth"):  # alone they are an earlier run's as well
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        (tmp_path / "alone" / leftover).write_bytes(before[leftover])
+        with pytest.raises(SMNetError, match=leftover):
+            train_gray.main([*train_args, "--weights_dir", str(tmp_path / "alone"), "--log_dir", str(tmp_path / "new")])
+        (tmp_path / "alone" / leftover).unlink()
+    with pytest.raises(SMNetError, match="jsonl|tfevents"):  # the log is protected, too
+        train_gray.main([*train_args, "--weights_dir", str(tmp_path / "alone")])
+    assert everything(tmp_path) == before
     train_gray.main([*train_args, "--epochs", "1", "--overwrite"])
     assert files(tmp_path / "weights") == {f"model_gray_L25_{what}.pth" for what in (1, "best", "state")}
     assert len(log_lines(tmp_path)) == 1 and len(list((tmp_path / "logs" / "model_gray_L25").iterdir())) == 1
@@ -162,8 +238,12 @@ def test_saved_weights_are_the_average(train_args, tmp_path):
     assert any(not torch.equal(saved[name], state["model"][name]) for name in saved)
 
 
-def test_training_leaves_the_global_generators_alone(train_args, tmp_path):
-    train_gray.main([*train_args, "--epochs", "1", "--seed", "3"])
+@pytest.mark.parametrize("words", [[], ["--init"]], ids=["afresh", "from weights"])
+def test_training_leaves_the_global_generators_alone(train_args, tmp_path, words):
+    if words:
+        train_gray.main([*train_args, *folders(tmp_path / "given"), "--epochs", "1"])
+        words = [*words, str(tmp_path / "given" / "weights" / "model_gray_L25_1.pth")]
+    train_gray.main([*train_args, "--epochs", "1", "--seed", "3", *words])
     after = torch.rand(1), torch.initial_seed()
     torch.manual_seed(3)
     SMNet(1, 4)  # the initial weights are all that is drawn from it
@@ -217,7 +297,7 @@ def test_mistakes_are_a_line_or_two(train_args, gray_h5, tmp_path):
         assert str(caught.value).count("\n") < 2
         return str(caught.value)
 
-    assert "leave out --resume" in error("--resume")
+    assert "leave the option out" in error("--resume")
     assert "model_gray_L25_7.pth" in error("-c", "7")
     assert "python dataset_gray.py" in error("--train_h5", str(tmp_path / "none.h5"))
     assert "not smnet training patches" in error("--train_h5", str(gray_h5[1]))
@@ -231,15 +311,17 @@ def test_mistakes_are_a_line_or_two(train_args, gray_h5, tmp_path):
     train_gray.main([*train_args, "--overwrite"])
     assert "has width 4, this command --width 6; give --width 4" in error("--width", "6", "--resume")
     assert "width 4" in error("--width", "6", "--overwrite", "--init", str(weights / "model_gray_L25_1.pth"))
-    assert "trained with seed 0, this command has 1" in error("--seed", "1", "--resume")
-    assert "in" in error("-c", "8") and "model_gray_L25_3.pth" in error("-c", "8")
+    assert "trained with 0 (--seed), this command has 1" in error("--seed", "1", "--resume")
+    assert "the last weights there: -c 3" in error("-c", "8")
     state = weights / "model_gray_L25_state.pth"
     state.write_bytes(state.read_bytes()[:1000])
     assert "damaged" in error("--resume")
+    state.unlink()
+    assert "the last weights there: -c 3" in error("--resume")
 
 
 WRONG = """--noiseL 256; --noiseL x; --batchsize 0; --width 5; --resume -c 3; --lr nan; --lr -1; --resume --init x; --ema 1;
-    --noise 25; --optimizer sgd; --seed -1; --betas 0.9"""
+    --noise 25; --optimizer sgd; --seed -1; --seed 99999999999999999999; --lr inf; --betas 0.9"""
 
 
 @pytest.mark.parametrize("words", WRONG.split(";"))

@@ -89,10 +89,27 @@ def test_numbers_on_the_command_line():
         (number(int, 1), "0"),
         (number(int, 1), "1.5"),
         (number(float, 0, 255), "nan"),
-        (number(float, 0), "inf-"),
+        (number(float, 0), "inf"),
     ):
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)
+
+
+def test_loading_leaves_the_global_generator_alone(checkpoint):
+    torch.manual_seed(0)
+    load_model(checkpoint)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert after == torch.rand(1)
+
+
+def test_out_of_memory_is_one_line():
+    def greedy():
+        torch.empty(1 << 60)
+
+    with pytest.raises(SystemExit) as caught:
+        utils.run_script(greedy)
+    assert "out of memory; give a smaller --batchsize" in str(caught.value.code)
 
 
 def test_a_device_that_is_not_there_is_one_line():

@@ -1,0 +1,136 @@
+"""Reading the h5 files that dataset*.py write: training patches, the order of an epoch, validation pictures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils import SMNetError, describe
+
+PATCHES, PICTURES = "smnet training patches", "smnet validation pictures"  # the attribute "kind" of our h5 files
+
+
+def open_h5(path: str | Path, kind: str, channels: int) -> h5py.File:
+    """Open one of our h5 files and check that it is of this kind and these channels.
+
+    Raises:
+        SMNetError: missing, damaged, of another kind, or of other channels; the message names the command that makes it.
+    """
+    command = "python dataset.py" if channels == 3 else "python dataset_gray.py"
+    path = Path(path)
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.h5"))
+        raise SMNetError(f"no file {path}; {describe(there, path.parent)}; make it: {command}")
+    try:
+        file = h5py.File(path, "r", locking=False)  # it is only read, and some network disks cannot lock
+    except PermissionError:
+        raise SMNetError(f"cannot read {path}: no permission") from None
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise SMNetError(f"{path} is damaged or no h5 file ({reason}); make it anew: {command}") from None
+    found, found_channels = file.attrs.get("kind"), file.attrs.get("channels")
+    if found == kind and found_channels == channels:
+        return file
+    file.close()
+    if found != kind:
+        raise SMNetError(f"{path} holds {found or 'something else'}, not {kind}; make it: {command}")
+    raise SMNetError(f"{path} has {found_channels} channels, this script needs {channels}; make it: {command}")
+
+
+class PatchDataset(Dataset):
+    """Training samples from an h5 file of patches: (clean, noisy, sigma).
+
+    An item is asked for by (epoch, index), index below draws x patches, and is a pure function of (seed, epoch, index):
+    crop, one of eight orientations, sigma (uniform in `noise_range`) and noise. So neither workers nor processes nor a
+    restart change it. clean and noisy are float32 (C, patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 *
+    n, not clipped; sigma is a float32 scalar in grey levels 0-255. The file is opened by each worker when first read.
+
+    Args:
+        path: file made by dataset.py or dataset_gray.py.
+        channels: 1 or 3, as the file.
+        patch_size: side of the crop in pixels, at most the stored patches'.
+        noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
+        draws: how often a patch is drawn in an epoch.
+        seed: of every random choice, 0 or more.
+
+    Raises:
+        SMNetError: the file is missing or not of this kind, or its patches are smaller than `patch_size`.
+    """
+
+    def __init__(
+        self, path: str | Path, *, channels: int, patch_size: int, noise_range: tuple[float, float], draws: int, seed: int
+    ):
+        self.path, self.channels, self.patch_size = path, channels, patch_size
+        self.noise_range, self.draws, self.seed = noise_range, draws, seed
+        self.patches = None
+        with open_h5(path, PATCHES, channels) as file:
+            self.stored, _, stored_size, _ = file["patches"].shape
+        if patch_size > stored_size:
+            raise SMNetError(
+                f"{path} holds patches of {stored_size}x{stored_size}, too small for --patch_size {patch_size}; "
+                "give a smaller one, or make the file anew with a larger one"
+            )
+
+    def __len__(self) -> int:
+        return self.draws * self.stored
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "patches": None}  # an open file does not travel to a worker
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, index = key
+        if self.patches is None:
+            self.patches = open_h5(self.path, PATCHES, self.channels)["patches"]
+        # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders the epoch.
+        rng = np.random.default_rng((self.seed, epoch, index + 1))
+        size, stored_size = self.patch_size, self.patches.shape[-1]
+        top, left = rng.integers(stored_size - size + 1, size=2)
+        try:
+            patch = self.patches[index % self.stored, :, top : top + size, left : left + size]
+        except OSError as error:
+            raise SMNetError(f"{self.path} cannot be read: {error}") from None
+        patch = orient(patch, rng.integers(8))
+        clean = patch.astype(np.float32) / 255
+        sigma = rng.uniform(*self.noise_range)
+        noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
+        return torch.from_numpy(clean), torch.from_numpy(noisy), torch.tensor(sigma, dtype=torch.float32)
+
+
+def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
+    """One of the eight orientations of a square (C, H, H): quarter turns by orientation % 4, mirrored from 4 on."""
+    turned = np.rot90(patch, orientation % 4, axes=(1, 2))
+    return turned[:, :, ::-1] if orientation >= 4 else turned
+
+
+class EpochBatches:
+    """A batch sampler: the batches of one epoch, as lists of (epoch, index), in an order drawn from (seed, epoch).
+
+    The last batch is left out where it is not full. `skip` leaves out that many batches at the beginning: those that were
+    done before an interruption.
+    """
+
+    def __init__(self, length: int, batchsize: int, *, seed: int):
+        self.length, self.batchsize, self.seed = length, batchsize, seed
+        self.epoch, self.skip = 0, 0
+
+    def __len__(self) -> int:
+        return self.length // self.batchsize - self.skip
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
+        for batch in range(self.skip, self.length // self.batchsize):
+            yield [(self.epoch, index) for index in order[batch * self.batchsize : (batch + 1) * self.batchsize]]
+
+
+def read_pictures(path: str | Path, channels: int) -> list[tuple[str, np.ndarray]]:
+    """The validation pictures of an h5 file: (name, uint8 (C, H, W)) each.
+
+    Raises:
+        SMNetError: the file is missing or not of this kind.
+    """
+    with open_h5(path, PICTURES, channels) as file:
+        return [(file[key].attrs["name"], file[key][()]) for key in sorted(file)]
