@@ -140,7 +140,7 @@ def find_model(args: argparse.Namespace, channels: int, sigma: float) -> tuple[S
         epochs = utils.epochs_on_disk(args.weights_dir, run)
         path = Path(args.weights_dir) / f"{run}_{args.checkpoint or (epochs[-1] if epochs else 'N')}.pth"
         if not path.is_file():
-            there = sorted(p.name for p in Path(args.weights_dir).glob("*.pth") if not p.stem.endswith("_state"))
+            there = sorted(p.name for p in Path(args.weights_dir).glob("*.pth") if "_state" not in p.stem)
             kind = "gray" if channels == 1 else "rgb"
             command = f"train_{kind}.py --noiseL {sigma:g}" if args.mode == "S" else f"train_{kind}_blind.py"
             raise SMNetError(

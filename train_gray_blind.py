@@ -40,6 +40,7 @@ DEFAULTS = dict(
     grad_clip=0.0,  # greatest norm of the gradient; 0: no clipping
     seed=0,  # of initial weights, samples and noise
     workers=2,  # processes that read data
+    save_every=10,  # minutes from one save of the training state to the next, beside those at each epoch
     device="auto",  # CUDA, else MPS, else CPU
     weights_dir="weights",
     log_dir="logs",  # jsonl, and TensorBoard's (pip install tensorboard; tensorboard --logdir logs)

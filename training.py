@@ -1,8 +1,8 @@
 """What the four train scripts share: their options, and `fit`, the loop.
 
 A run NAME (model_gray_L25, model_rgb_B, ...) leaves in --weights_dir NAME_1.pth, NAME_2.pth, ... (weights by epoch),
-NAME_best.pth and NAME_state.pth (all that continuing needs), and in --log_dir NAME.jsonl (a line per epoch) and the folder
-NAME of TensorBoard's files.
+NAME_best.pth, NAME_state.pth (all that continuing needs) and NAME_state_previous.pth (the state before that), and in --log_dir
+NAME.jsonl (a line per epoch) and the folder NAME of TensorBoard's files.
 """
 
 import argparse
@@ -20,19 +20,16 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 import utils
-from evaluation import TEST_NOISE, averages, evaluate
+from evaluation import TEST_NOISE, Score, averages, evaluate
 from models import SMNet
 from patches import PatchDataset
 from pictures import add_test_noise, to_db, to_float
+from stopping import StopRequest, ignore_signals
 from training_run import Run
-from utils import SMNetError, make_parser, number
+from utils import make_parser, number
 
-LOG_EVERY = 20  # steps from one look at the loss, and one TensorBoard point, to the next
+LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
-NO_NUMBER = (
-    "the {what} is {value} at step {step}: training has diverged. Try a lower --lr, --grad_clip 1 or --warmup 100; "
-    "what was saved before is kept"
-)
 
 
 # ------------------------------------------------------------------------------------------------------------ options
@@ -52,7 +49,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
         shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
         parser.add_argument(f"--{name}", default=default, help=f"{text} (default: {shown})", **kwargs)
 
-    whole, real, sigma = number(int, 1), number(float, 0), number(float, 0, 255)
+    whole, real, sigma, rate = number(int, 1), number(float, 0), number(float, 0, 255), number(float, 0, 1000)
     option("train_h5", "training patches, made by dataset*.py", metavar="FILE")
     option("val_h5", "validation pictures, made by dataset*.py", metavar="FILE")
     if "noiseL" in defaults:
@@ -69,9 +66,9 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     option("max_steps", "stop after this many steps in all, 0: by epochs alone", type=number(int, 0), metavar="N")
     text = "adam, or muon for the kernels with more than one input and output channel and adam for the rest"
     option("optimizer", text, choices=["adam", "muon"])
-    option("lr", "Adam's learning rate", type=real, metavar="RATE")
+    option("lr", "Adam's learning rate", type=rate, metavar="RATE")
     option("betas", "Adam's two decay rates", type=number(float, 0, 0.999999), nargs=2, metavar="BETA")
-    option("muon_lr", "Muon's learning rate", type=real, metavar="RATE")
+    option("muon_lr", "Muon's learning rate", type=rate, metavar="RATE")
     text = "multistep: the rates x 0.1 at --milestones; cosine: to zero at the last step"
     option("schedule", text, choices=["multistep", "cosine"])
     option("milestones", "epochs after which the rates fall to a tenth", type=whole, nargs="*", metavar="N")
@@ -81,6 +78,8 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     option("grad_clip", "greatest norm of the gradient, 0: no clipping", type=real, metavar="NORM")
     option("seed", "seed of initial weights, samples and noise, a whole number", type=number(int, 0, 2**63 - 1), metavar="N")
     option("workers", "processes that read data, 0: this one does", type=number(int, 0), metavar="N")
+    text = "minutes from one save of the training state to the next, beside those at each epoch"
+    option("save_every", text, type=real, metavar="MINUTES")
     option("device", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
     option("weights_dir", "folder for weights and training state", metavar="DIR")
     option("log_dir", "folder for the jsonl log and TensorBoard's files", metavar="DIR")
@@ -115,8 +114,9 @@ def fit(
 ) -> int:
     """Train `model` as `args` says, from the beginning or from where the files of the run `name` say it was; return 0.
 
-    Loss: mean squared error of the final output against the clean picture. After each epoch, and after
-    the last step: validation by the code that tests, weights, state, a line of the log.
+    Loss: mean squared error of the final output against the clean picture. After each epoch, and after the last step:
+    validation by the code that tests, weights, state, a line of the log. The state is also saved every `--save_every` minutes,
+    before validation, and on SIGTERM or Ctrl-C, which then end the process with status 128 + signal.
 
     Raises:
         SMNetError: nothing to continue from, an earlier run's files in the way, settings that differ from the state's, too few
@@ -125,7 +125,7 @@ def fit(
     run = Run(model, train_set, name=name, args=args)
     run.start()
     done, batches = run.done, run.batches
-    if done.step >= run.total_steps:
+    if done.step >= run.total_steps and done.closed:
         print(f"{name}: all {run.total_steps:,} steps are done; raise --epochs or --max_steps to go on")
         return 0
     print(
@@ -139,25 +139,30 @@ def fit(
         persistent_workers=args.workers > 0,
         pin_memory=run.device.type == "cuda",
         generator=torch.Generator(),  # its own, or the workers' seeds would be drawn from the global generator
+        worker_init_fn=ignore_signals,
     )
     writer = SummaryWriter(str(run.log_folder), purge_step=done.step + 1 if done.step else None)
     try:
-        while done.step < run.total_steps:
-            batches.epoch, batches.skip = done.epoch, done.batch
-            train_epoch(run, loader, writer)
-            finish_epoch(run, val_pictures, writer)
+        with StopRequest() as stop:
+            while done.step < run.total_steps or not done.closed:
+                batches.epoch, batches.skip = done.epoch, done.batch
+                if run.steps_left_in_epoch():  # none where a run was interrupted in validation
+                    train_epoch(run, loader, writer, stop)
+                with stop.at_once():
+                    score = averages(evaluate(run.validated, val_pictures, sigma=args.val_noiseL))
+                finish_epoch(run, score, val_pictures[0][1], writer)
     finally:
         writer.close()
     return 0
 
 
-def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter) -> None:
-    """The steps from where the run stands to the end of the epoch, or to the run's last step."""
+def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopRequest) -> None:
+    """The steps from where the run stands to the end of the epoch, or to the run's last step; the state is then saved."""
     done, device, on_cuda = run.done, run.device, run.device.type == "cuda"
-    last_batch = min(run.steps_per_epoch, done.batch + run.total_steps - done.step)
+    last_batch = done.batch + run.steps_left_in_epoch()
     bar = tqdm(total=last_batch, initial=done.batch, desc=f"epoch {done.epoch + 1}", unit="step", disable=None)
     unread = []  # losses still on the device
-    started = said = time.monotonic()
+    started = said = saved = time.monotonic()
     seconds_before, batch_before = done.seconds, done.batch
     run.model.train()
     for clean, noisy, _ in loader:
@@ -165,9 +170,10 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter) -> None:
         unread.append(loss)
         done.batch += 1
         done.step += 1
+        done.closed = False
         bar.update()
         last = done.batch == last_batch
-        if last or done.step % LOG_EVERY == 0:
+        if last or stop.signal or done.step % LOG_EVERY == 0:
             now = time.monotonic()
             done.seconds = seconds_before + now - started
             losses = torch.stack(unread).tolist()
@@ -175,7 +181,7 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter) -> None:
             for mse in losses:  # one by one, so that the sum does not depend on where a run was interrupted
                 done.loss_sum += mse
             if not math.isfinite(done.loss_sum):
-                raise SMNetError(NO_NUMBER.format(what="loss", value=done.loss_sum, step=done.step))
+                run.raise_diverged(f"the loss is {mse}")
             speed = (done.batch - batch_before) * run.args.batchsize / (now - started)  # pictures/s
             report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {speed:.1f} pictures/s"
             bar.set_postfix_str(report)
@@ -185,18 +191,22 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter) -> None:
             if bar.disable and (last or now - said >= SAY_EVERY):
                 said = now
                 print(f"epoch {done.epoch + 1}, step {done.step:,} of {run.total_steps:,}: {report}", flush=True)
+            if last or stop.signal or now - saved >= 60 * run.args.save_every:
+                saved = now
+                run.save_state()
+        if stop.signal:
+            stop.stop(stop.signal, f"the training state is saved, {run.file('state')} at step {done.step}")
         if last:
             break
     bar.close()
 
 
-def finish_epoch(run: Run, val_pictures: list[tuple[str, np.ndarray]], writer: SummaryWriter) -> None:
-    """Validate; write the log line, the pictures for TensorBoard, the weights and, last, the state."""
+def finish_epoch(run: Run, score: Score, picture: np.ndarray, writer: SummaryWriter) -> None:
+    """Write what validation gave: TensorBoard's (with the stages of `picture`), weights, log line and, last, the state."""
     done, args, model = run.done, run.args, run.validated
-    score = averages(evaluate(model, val_pictures, sigma=args.val_noiseL))
     val_psnr, val_ssim = score.psnr["SMNet"], score.ssim["SMNet"]
     if math.isnan(val_psnr):
-        raise SMNetError(NO_NUMBER.format(what="validation PSNR", value=val_psnr, step=done.step))
+        run.raise_diverged("the validation PSNR is nan")
     epoch = done.epoch + 1  # the one that this closes, whole or not
     loss = done.loss_sum / done.batch
     line = {
@@ -219,9 +229,7 @@ def finish_epoch(run: Run, val_pictures: list[tuple[str, np.ndarray]], writer: S
     )
     writer.add_scalar("validation/psnr", val_psnr, done.step)
     writer.add_scalar("validation/ssim", val_ssim, done.step)
-    writer.add_image(
-        "validation/clean_noisy_mask_residual_output", stages_grid(model, val_pictures[0][1], args.val_noiseL), done.step
-    )
+    writer.add_image("validation/clean_noisy_mask_residual_output", stages_grid(model, picture, args.val_noiseL), done.step)
 
     weights = {
         "model": model.state_dict(),
@@ -238,6 +246,7 @@ def finish_epoch(run: Run, val_pictures: list[tuple[str, np.ndarray]], writer: S
     write_log_line(run.log_file, line)
     if done.batch == run.steps_per_epoch:
         done.epoch, done.batch, done.loss_sum = epoch, 0, 0.0
+    done.closed = True
     run.save_state()
 
 

@@ -43,6 +43,7 @@ class Progress:
     loss_sum: float = 0.0  # over this epoch's batches
     seconds: float = 0.0  # trained in all, validation not counted
     best: float = -math.inf  # highest validation PSNR so far, dB
+    closed: bool = True  # whether this point is validated and its weights are written; not so in the middle of an epoch
 
 
 class Run:
@@ -86,6 +87,10 @@ class Run:
         """What the learning rates are multiplied by at `step`, 0 being the first."""
         return rate_factor(step, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, args=self.args)
 
+    def steps_left_in_epoch(self) -> int:
+        """Steps to the end of the epoch at hand, or to the run's last step."""
+        return min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step)
+
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """One optimizer step on a batch, 2 x (N, C, H, W) -> its loss before the step, detached."""
         for optimizer, rate in zip(self.optimizers, self.rates):
@@ -118,8 +123,21 @@ class Run:
             if later > epoch:
                 utils.remove(self.file(later))
 
+    def raise_diverged(self, what: str) -> None:
+        """Stop a run whose loss or weights are no numbers any more, before they replace good ones."""
+        raise SMNetError(
+            f"{what} at step {self.done.step}: training has diverged. Try a lower --lr, --grad_clip 1 or --warmup 100; "
+            "what was saved before is kept"
+        )
+
     def save_state(self) -> None:
-        """Write all that continuing needs."""
+        """Write all that continuing needs; the state before it is kept beside it.
+
+        Raises:
+            SMNetError: the weights are not finite, or the file cannot be written.
+        """
+        if not torch.stack([p.isfinite().all() for p in self.model.parameters()]).all():
+            self.raise_diverged("there are weights that are no finite numbers")
         state = {
             "channels": self.model.channels,
             "width": self.model.width,
@@ -129,7 +147,27 @@ class Run:
             "progress": dataclasses.asdict(self.done),
             "settings": {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)},
         }
-        utils.save_checkpoint(self.file("state"), state)
+        utils.save_checkpoint(self.file("state"), state, keep=self.file("state_previous"))
+
+    def read_state(self) -> dict:
+        """The newest training state; where that is missing or damaged the one before it, which is said.
+
+        Raises:
+            SMNetError: there is none, or none that can be read.
+        """
+        newest, previous = self.file("state"), self.file("state_previous")
+        if not newest.is_file() and not previous.is_file():
+            raise SMNetError(f"no training state {newest} to resume; {self.advice_without_state()}")
+        try:
+            return utils.read_checkpoint(newest)
+        except SMNetError as error:
+            try:
+                state = utils.read_checkpoint(previous)
+            except SMNetError:
+                raise SMNetError(f"{error}; {self.advice_without_state()}") from None
+            print(f"{newest} is missing or damaged: going on from the state before it, {previous}, which takes its place")
+            previous.replace(newest)  # or the next save would keep the damaged one, in place of this
+            return state
 
     def start(self) -> None:
         """Bring the run to where `--checkpoint`, `--resume` or `--init` says, or leave it at the beginning.
@@ -143,10 +181,8 @@ class Run:
             utils.make_folder(folder)
         in_the_way: list[Path] = []
         if args.resume:
-            if not state_file.is_file():
-                raise SMNetError(f"no training state {state_file} to resume; {self.advice_without_state()}")
-            self.restore(utils.read_checkpoint(state_file))
-            print(f"resumed from {state_file}: epoch {self.done.epoch}, step {self.done.step}")
+            self.restore(self.read_state())
+            print(f"resumed after {self.done.epoch} epochs, at step {self.done.step}")
         elif args.checkpoint:
             in_the_way = self.continue_after(args.checkpoint)
         elif args.init:
@@ -162,6 +198,8 @@ class Run:
                 f"an earlier run's {in_the_way[0]} would be replaced; give --resume to continue it, --overwrite to replace "
                 "it, or another --weights_dir and --log_dir"
             )
+        for leftover in Path(args.weights_dir).glob(f".{self.name}_*.tmp"):  # of a process that was killed while writing
+            utils.remove(leftover)
         if not args.resume and not args.checkpoint:
             for file in self.event_files():
                 utils.remove(file)

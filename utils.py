@@ -88,10 +88,11 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path`, to be written; it takes the place of `path` when the block ends without error.
 
-    So `path` is the old file or the whole new one at any moment, even if the machine is switched off. Makes the folder.
+    So `path` is the old file or the whole new one at any moment, even if the machine is switched off. Makes the folder. With
+    `keep`, the old file is renamed so instead of lost (and for a moment between the two renamings `path` is not there).
 
     Raises:
         SMNetError: the folder cannot be made or written, or the disk is full.
@@ -102,6 +103,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if keep and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except OSError as error:
         raise SMNetError(f"cannot write {path}: {error.strerror or error}") from error
@@ -198,13 +201,13 @@ def translate_name(name: str) -> str:
     return name
 
 
-def save_checkpoint(path: str | Path, content: dict) -> None:
-    """Write `content` (tensors, numbers, strings, lists and dicts of them) so that `path` is never half-written.
+def save_checkpoint(path: str | Path, content: dict, *, keep: Path | None = None) -> None:
+    """Write `content` (tensors, numbers, strings, lists and dicts of them) as `replacing` does: never half-written.
 
     Raises:
         SMNetError: `path` cannot be written.
     """
-    with replacing(path) as temporary:
+    with replacing(path, keep=keep) as temporary:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # torch's zip writer reports a full disk so

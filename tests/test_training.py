@@ -1,6 +1,8 @@
 """Training: what it writes, that it continues to the same bits, and that it never replaces a run unasked."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ import train_gray
 import train_gray_blind
 import train_rgb
 import train_rgb_blind
+import training
 import training_run
 import utils
 from models import SMNet
 from optimizers import KernelMuon, as_matrix, moving_average, rate_factor
 from patches import read_pictures
+from stopping import StopRequest
 from utils import SMNetError
 
 EVERY_OPTION = "--optimizer muon --ema 0.9 --schedule cosine --warmup 2 --grad_clip 1 --lr 2e-3".split()
@@ -45,6 +49,11 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for part in ("weights", "logs") for path in (folder / part).rglob("*.*")}
 
 
+def without_time(log: list[dict]) -> list[dict]:
+    """The lines of a log but for what a clock said."""
+    return [{**line, "seconds": 0} for line in log]
+
+
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -61,7 +70,7 @@ def files(folder: Path) -> set[str]:
 def test_a_run_leaves_weights_best_state_log_and_tensorboard(script, run, sigma, train_args, rgb_h5, tmp_path, capsys):
     words = [*train_args, "--train_h5", str(rgb_h5[0]), "--val_h5", str(rgb_h5[1])] if "rgb" in run else train_args
     assert script.main([*words, *(["--noiseL", "15"] if sigma == 15 else [])]) == 0
-    assert files(tmp_path / "weights") == {f"{run}_{what}.pth" for what in (1, 2, 3, "best", "state")}
+    assert files(tmp_path / "weights") == {f"{run}_{what}.pth" for what in (1, 2, 3, "best", "state", "state_previous")}
     lines = log_lines(tmp_path, run)
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 6), (3, 9)]
     keys = {"epoch", "step", "loss", "train_psnr", "val_psnr", "val_ssim", "val_sigma", "learning_rate", "seconds"}
@@ -106,8 +115,7 @@ def test_continuing_gives_the_same_bits(train_args, tmp_path, options, workers, 
     assert train_gray.main([*train_args, *again, "--resume"]) == 0
     assert "epoch 1, step 3" in capsys.readouterr().out
     assert_same_weights(final_weights(tmp_path / "b"), straight)
-    without_time = [[{**line, "seconds": 0} for line in log] for log in (straight_log, log_lines(tmp_path / "b"))]
-    assert without_time[0] == without_time[1]
+    assert without_time(straight_log) == without_time(log_lines(tmp_path / "b"))
 
 
 @pytest.mark.parametrize("words", [["--resume"], ["-c", "2"], ["--resume", "--workers", "2"]], ids=" ".join)
@@ -135,7 +143,9 @@ def test_checkpoint_option_continues_exactly_or_from_weights_and_says_which(trai
         train_gray.main([*train_args, *elsewhere, "-c", "1"])
     train_gray.main([*train_args, *elsewhere, "--epochs", "2", "-c", "1", "--overwrite"])
     assert "from its weights alone" in capsys.readouterr().out
-    assert files(tmp_path / "b" / "weights") == {f"model_gray_L25_{what}.pth" for what in (1, 2, "best", "state")}
+    assert files(tmp_path / "b" / "weights") == {
+        f"model_gray_L25_{what}.pth" for what in (1, 2, "best", "state", "state_previous")
+    }
     assert [line["epoch"] for line in log_lines(tmp_path / "b")] == [1, 2]
     state = tmp_path / "b" / "weights" / "model_gray_L25_state.pth"
     state.write_bytes(state.read_bytes()[:999])
@@ -205,8 +215,78 @@ def test_starting_afresh_never_replaces_a_run_unasked(train_args, tmp_path):
         train_gray.main([*train_args, "--weights_dir", str(tmp_path / "alone")])
     assert everything(tmp_path) == before
     train_gray.main([*train_args, "--epochs", "1", "--overwrite"])
-    assert files(tmp_path / "weights") == {f"model_gray_L25_{what}.pth" for what in (1, "best", "state")}
+    assert files(tmp_path / "weights") == {f"model_gray_L25_{what}.pth" for what in (1, "best", "state", "state_previous")}
     assert len(log_lines(tmp_path)) == 1 and len(list((tmp_path / "logs" / "model_gray_L25").iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_signal_saves_and_stops_with_its_status(train_args, tmp_path, number, where, monkeypatch, capsys):
+    train_gray.main(train_args)
+    straight, straight_log = final_weights(tmp_path), log_lines(tmp_path)
+    module, name = {"training": (training_run.Run, "step"), "validation": (training, "evaluate")}[where]
+    original, calls = getattr(module, name), []
+
+    def signalled(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:  # step 2, or the second validation
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, signalled)
+    elsewhere = folders(tmp_path / "b")
+    with pytest.raises(SystemExit) as caught:
+        train_gray.main([*train_args, *elsewhere])
+    assert caught.value.code == 128 + number
+    assert f"stopped by {number.name}" in capsys.readouterr().out
+    assert train_gray.main([*train_args, *elsewhere, "--resume"]) == 0
+    assert ("at step 2" if where == "training" else "at step 6") in capsys.readouterr().out
+    assert_same_weights(final_weights(tmp_path / "b"), straight)
+    assert without_time(log_lines(tmp_path / "b")) == without_time(straight_log)
+    assert signal.getsignal(number) is not training.StopRequest.receive
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(SystemExit) as caught, StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.value.code == 130
+
+
+def test_the_state_is_saved_every_so_often_and_the_one_before_kept(train_args, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(training_run.Run, "remove_later_than", lambda *_: pytest.fail("stop here, before the epoch's files"))
+    with pytest.raises(pytest.fail.Exception):
+        train_gray.main([*train_args, "--save_every", "0"])
+    steps = {what: torch.load(tmp_path / "weights" / f"model_gray_L25_{what}.pth", weights_only=True)["progress"]["step"]
+             for what in ("state", "state_previous")}  # fmt: skip
+    assert steps == {"state": 3, "state_previous": 2}
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(train_args, tmp_path, capsys):
+    train_gray.main(train_args)
+    straight = final_weights(tmp_path)
+    state = tmp_path / "weights" / "model_gray_L25_state.pth"
+    for damage in (lambda: state.write_bytes(state.read_bytes()[:5000]), state.unlink):
+        damage()  # twice: the good one must not be lost to the damaged one
+        assert train_gray.main([*train_args, "--resume"]) == 0
+        assert "going on from the state before it" in capsys.readouterr().out
+        assert_same_weights(final_weights(tmp_path), straight)
+
+
+def test_what_diverges_is_never_saved(train_args, tmp_path):
+    with pytest.raises(SMNetError, match="training has diverged"):  # in its only step, whose loss was still finite
+        train_gray.main([*train_args, "--max_steps", "1", "--lr", "1000"])
+    assert not (tmp_path / "weights" / "model_gray_L25_1.pth").exists()
+
+
+def test_leftovers_of_a_killed_process_are_removed(train_args, tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / ".model_gray_L25_state.pth.123.tmp").write_text("half")
+    (tmp_path / "weights" / ".model_gray_L15_state.pth.123.tmp").write_text("another run's")
+    train_gray.main([*train_args, "--epochs", "1"])
+    assert [p.name for p in (tmp_path / "weights").glob(".*")] == [".model_gray_L15_state.pth.123.tmp"]
 
 
 def test_init_starts_from_given_weights(train_args, tmp_path):
@@ -307,7 +387,7 @@ def test_mistakes_are_a_line_or_two(train_args, gray_h5, tmp_path):
     (tmp_path / "file").touch()
     assert "cannot make the folder" in error("--weights_dir", str(tmp_path / "file"))
     assert "cannot make the folder" in error("--log_dir", str(tmp_path / "file" / "logs"))
-    assert "the loss is" in error("--lr", "1e30", "--epochs", "20")
+    assert "training has diverged" in error("--lr", "1000", "--epochs", "20")
     train_gray.main([*train_args, "--overwrite"])
     assert "has width 4, this command --width 6; give --width 4" in error("--width", "6", "--resume")
     assert "width 4" in error("--width", "6", "--overwrite", "--init", str(weights / "model_gray_L25_1.pth"))
@@ -315,8 +395,10 @@ def test_mistakes_are_a_line_or_two(train_args, gray_h5, tmp_path):
     assert "the last weights there: -c 3" in error("-c", "8")
     state = weights / "model_gray_L25_state.pth"
     state.write_bytes(state.read_bytes()[:1000])
+    (weights / "model_gray_L25_state_previous.pth").write_bytes(b"")
     assert "damaged" in error("--resume")
     state.unlink()
+    (weights / "model_gray_L25_state_previous.pth").unlink()
     assert "the last weights there: -c 3" in error("--resume")
 
 

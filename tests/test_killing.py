@@ -1,0 +1,7 @@
+"""The short form of kill_harness.py."""
+
+from kill_harness import survive
+
+
+def test_kills_change_nothing(tmp_path):
+    survive(tmp_path, kills=3, epochs=4, seed=1)
