@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import distributed
 from utils import SMNetError, describe
 
 PATCHES, PICTURES = "smnet training patches", "smnet validation pictures"  # the attribute "kind" of our h5 files
@@ -109,6 +110,7 @@ def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
 class EpochBatches:
     """A batch sampler: the batches of one epoch, as lists of (epoch, index), in an order drawn from (seed, epoch).
 
+    Where torchrun has started several processes, each gets its share of every batch: together they see what one would see.
     The last batch is left out where it is not full. `skip` leaves out that many batches at the beginning: those that were
     done before an interruption.
     """
@@ -123,7 +125,8 @@ class EpochBatches:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
         for batch in range(self.skip, self.length // self.batchsize):
-            yield [(self.epoch, index) for index in order[batch * self.batchsize : (batch + 1) * self.batchsize]]
+            indices = order[batch * self.batchsize : (batch + 1) * self.batchsize]
+            yield [(self.epoch, index) for index in distributed.share(indices)]
 
 
 def read_pictures(path: str | Path, channels: int) -> list[tuple[str, np.ndarray]]:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+import distributed
 import utils
 from evaluation import TEST_NOISE, Score, averages, evaluate
 from models import SMNet
@@ -122,15 +123,27 @@ def fit(
         SMNetError: nothing to continue from, an earlier run's files in the way, settings that differ from the state's, too few
             patches for a batch, a loss that is no number, or a folder that cannot be written.
     """
-    run = Run(model, train_set, name=name, args=args)
+    device = utils.pick_device(args.device)
+    if device.type == "cuda" and distributed.LAUNCHED:
+        device = torch.device("cuda", distributed.local_rank())
+        torch.cuda.set_device(device)
+    with distributed.processes(device):
+        train(Run(model, train_set, name=name, args=args, device=device), train_set, val_pictures)
+    return 0
+
+
+def train(run: Run, train_set: PatchDataset, val_pictures: list[tuple[str, np.ndarray]]) -> None:
+    """All epochs that are left of a run."""
     run.start()
+    name, args = run.name, run.args
     done, batches = run.done, run.batches
     if done.step >= run.total_steps and done.closed:
         print(f"{name}: all {run.total_steps:,} steps are done; raise --epochs or --max_steps to go on")
-        return 0
+        return
+    processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(
-        f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters on {run.device}, {run.steps_per_epoch:,} steps "
-        f"an epoch, steps {done.step + 1:,} to {run.total_steps:,}"
+        f"{name}: {sum(p.numel() for p in run.model.parameters()):,} parameters on {run.device}{processes}, "
+        f"{run.steps_per_epoch:,} steps an epoch, steps {done.step + 1:,} to {run.total_steps:,}"
     )
     loader = DataLoader(
         train_set,
@@ -141,7 +154,8 @@ def fit(
         generator=torch.Generator(),  # its own, or the workers' seeds would be drawn from the global generator
         worker_init_fn=ignore_signals,
     )
-    writer = SummaryWriter(str(run.log_folder), purge_step=done.step + 1 if done.step else None)
+    purge_step = done.step + 1 if done.step else None
+    writer = SummaryWriter(str(run.log_folder), purge_step=purge_step, write_to_disk=distributed.rank() == 0)
     try:
         with StopRequest() as stop:
             while done.step < run.total_steps or not done.closed:
@@ -149,18 +163,25 @@ def fit(
                 if run.steps_left_in_epoch():  # none where a run was interrupted in validation
                     train_epoch(run, loader, writer, stop)
                 with stop.at_once():
-                    score = averages(evaluate(run.validated, val_pictures, sigma=args.val_noiseL))
-                finish_epoch(run, score, val_pictures[0][1], writer)
+                    scores = evaluate(run.validated, distributed.share(val_pictures), sigma=args.val_noiseL)
+                    score = averages(distributed.gather_shares(scores))
+                if distributed.rank() == 0:
+                    write_epoch(run, score, val_pictures[0][1], writer)
+                if done.batch == run.steps_per_epoch:
+                    done.epoch, done.batch, done.loss_sum = done.epoch + 1, 0, 0.0
+                done.closed = True
+                if distributed.rank() == 0:
+                    run.save_state()
     finally:
         writer.close()
-    return 0
 
 
 def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopRequest) -> None:
     """The steps from where the run stands to the end of the epoch, or to the run's last step; the state is then saved."""
     done, device, on_cuda = run.done, run.device, run.device.type == "cuda"
     last_batch = done.batch + run.steps_left_in_epoch()
-    bar = tqdm(total=last_batch, initial=done.batch, desc=f"epoch {done.epoch + 1}", unit="step", disable=None)
+    bar = tqdm(total=last_batch, initial=done.batch, desc=f"epoch {done.epoch + 1}", unit="step",
+               disable=True if distributed.rank() else None)  # fmt: skip
     unread = []  # losses still on the device
     started = said = saved = time.monotonic()
     seconds_before, batch_before = done.seconds, done.batch
@@ -173,10 +194,14 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopR
         done.closed = False
         bar.update()
         last = done.batch == last_batch
-        if last or stop.signal or done.step % LOG_EVERY == 0:
+        look = last or done.step % LOG_EVERY == 0
+        stopping = stop.signal  # read once: the signal may come at any moment
+        if distributed.LAUNCHED:  # together, or one would wait for another that has stopped
+            stopping = distributed.greatest(stop.signal, device) if look else 0
+        if look or stopping:
             now = time.monotonic()
             done.seconds = seconds_before + now - started
-            losses = torch.stack(unread).tolist()
+            losses = distributed.total(torch.stack(unread)).tolist()
             unread.clear()
             for mse in losses:  # one by one, so that the sum does not depend on where a run was interrupted
                 done.loss_sum += mse
@@ -191,18 +216,18 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopR
             if bar.disable and (last or now - said >= SAY_EVERY):
                 said = now
                 print(f"epoch {done.epoch + 1}, step {done.step:,} of {run.total_steps:,}: {report}", flush=True)
-            if last or stop.signal or now - saved >= 60 * run.args.save_every:
+            if (last or stopping or now - saved >= 60 * run.args.save_every) and distributed.rank() == 0:
                 saved = now
                 run.save_state()
-        if stop.signal:
-            stop.stop(stop.signal, f"the training state is saved, {run.file('state')} at step {done.step}")
+        if stopping:
+            stop.stop(stopping, f"the training state is saved, {run.file('state')} at step {done.step}")
         if last:
             break
     bar.close()
 
 
-def finish_epoch(run: Run, score: Score, picture: np.ndarray, writer: SummaryWriter) -> None:
-    """Write what validation gave: TensorBoard's (with the stages of `picture`), weights, log line and, last, the state."""
+def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: SummaryWriter) -> None:
+    """Write what an epoch and its validation gave: TensorBoard's (with the stages of `picture`), weights, log line."""
     done, args, model = run.done, run.args, run.validated
     val_psnr, val_ssim = score.psnr["SMNet"], score.ssim["SMNet"]
     if math.isnan(val_psnr):
@@ -244,10 +269,6 @@ def finish_epoch(run: Run, score: Score, picture: np.ndarray, writer: SummaryWri
         done.best = val_psnr
         utils.save_checkpoint(run.file("best"), weights)
     write_log_line(run.log_file, line)
-    if done.batch == run.steps_per_epoch:
-        done.epoch, done.batch, done.loss_sum = epoch, 0, 0.0
-    done.closed = True
-    run.save_state()
 
 
 @torch.inference_mode()

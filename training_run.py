@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+import distributed
 import utils
 from models import SMNet
 from optimizers import make_optimizers, moving_average, rate_factor
@@ -54,14 +56,15 @@ class Run:
         train_set: what it is trained on.
         name: what its files begin with, as `utils.run_name` gives.
         args: as `training.parse_args` gives.
+        device: this process's.
 
     Raises:
-        SMNetError: no such device, or too few samples for a batch.
+        SMNetError: too few samples for a batch, or too few pictures in a batch for the processes.
     """
 
-    def __init__(self, model: SMNet, train_set: PatchDataset, *, name: str, args: argparse.Namespace):
+    def __init__(self, model: SMNet, train_set: PatchDataset, *, name: str, args: argparse.Namespace, device: torch.device):
         self.model, self.name, self.args = model, name, args
-        self.device = utils.pick_device(args.device)
+        self.device = device
         self.batches = EpochBatches(len(train_set), args.batchsize, seed=args.seed)
         self.steps_per_epoch = len(self.batches)
         if not self.steps_per_epoch:
@@ -69,12 +72,15 @@ class Run:
                 f"{args.train_h5} gives {len(train_set)} samples an epoch, less than --batchsize {args.batchsize}; "
                 "give a smaller one, or more pictures to dataset*.py"
             )
+        if args.batchsize < distributed.size():
+            raise SMNetError(f"--batchsize {args.batchsize} is the whole batch, too small for {distributed.size()} processes")
         self.total_steps = min(self.steps_per_epoch * args.epochs, args.max_steps or math.inf)
         self.settings = {**vars(args), "samples": len(train_set), "averaged": args.ema > 0, "milestones": list(args.milestones)}
         self.log_folder, self.log_file = Path(args.log_dir) / name, Path(args.log_dir) / f"{name}.jsonl"
         self.done = Progress()
 
         model.to(self.device, memory_format=torch.channels_last)
+        self.parallel: nn.Module = model  # what is called in training: `start` wraps it where there are several processes
         self.average = AveragedModel(model, multi_avg_fn=moving_average(args.ema)) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
 
@@ -92,20 +98,23 @@ class Run:
         return min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step)
 
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
-        """One optimizer step on a batch, 2 x (N, C, H, W) -> its loss before the step, detached."""
+        """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).
+
+        Returns its part of the batch's loss before the step, detached: the parts of all processes add up to the loss.
+        """
         for optimizer, rate in zip(self.optimizers, self.rates):
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = rate * self.factor(self.done.step)
-        loss = F.mse_loss(self.model(noisy), clean)
-        loss.backward()
+        part = F.mse_loss(self.parallel(noisy), clean) * (len(clean) / self.args.batchsize)
+        (part * distributed.size()).backward()  # the gradients are averaged over the processes; their sum is wanted
         if self.args.grad_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.args.grad_clip)
         for optimizer in self.optimizers:
             optimizer.step()
         if self.average:
             self.average.update_parameters(self.model)
-        return loss.detach()
+        return part.detach()
 
     # -------------------------------------------------------------------------------------------------------- files
 
@@ -138,7 +147,11 @@ class Run:
         """
         if not torch.stack([p.isfinite().all() for p in self.model.parameters()]).all():
             self.raise_diverged("there are weights that are no finite numbers")
-        state = {
+        utils.save_checkpoint(self.file("state"), self.state(), keep=self.file("state_previous"))
+
+    def state(self) -> dict:
+        """All that continuing needs, as a checkpoint holds it."""
+        return {
             "channels": self.model.channels,
             "width": self.model.width,
             "model": self.model.state_dict(),
@@ -147,7 +160,6 @@ class Run:
             "progress": dataclasses.asdict(self.done),
             "settings": {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)},
         }
-        utils.save_checkpoint(self.file("state"), state, keep=self.file("state_previous"))
 
     def read_state(self) -> dict:
         """The newest training state; where that is missing or damaged the one before it, which is said.
@@ -170,6 +182,23 @@ class Run:
             return state
 
     def start(self) -> None:
+        """Bring the run to where the command says, in every process alike; the first one reads and writes the files.
+
+        Raises:
+            SMNetError: see `start_from_files`.
+        """
+        if distributed.rank() == 0:
+            self.start_from_files()
+        if distributed.LAUNCHED:
+            buffer = io.BytesIO()
+            torch.save(self.state(), buffer)
+            state = torch.load(io.BytesIO(distributed.from_first(buffer.getvalue())), map_location="cpu", weights_only=True)
+            self.load(state)
+            self.parallel = nn.parallel.DistributedDataParallel(
+                self.model, device_ids=[self.device.index] if self.device.type == "cuda" else None
+            )
+
+    def start_from_files(self) -> None:
         """Bring the run to where `--checkpoint`, `--resume` or `--init` says, or leave it at the beginning.
 
         Raises:
@@ -177,6 +206,8 @@ class Run:
                 cannot be written.
         """
         args, state_file = self.args, self.file("state")
+        if distributed.is_restart() and state_file.is_file():
+            args.resume, args.checkpoint, args.init = True, 0, None
         for folder in (args.weights_dir, self.log_folder):
             utils.make_folder(folder)
         in_the_way: list[Path] = []
@@ -203,6 +234,8 @@ class Run:
         if not args.resume and not args.checkpoint:
             for file in self.event_files():
                 utils.remove(file)
+        if not args.resume:
+            self.save_state()  # whatever happens next, --resume finds this run and no other
 
     def continue_after(self, epoch: int) -> list[Path]:
         """`--checkpoint`: from the training state, where it is of the same step as that epoch's weights, else from them.
@@ -275,16 +308,21 @@ class Run:
                     print(f"--{key} was {settings[key]}, is now {self.settings[key]}")
             if any(settings[key] != self.settings[key] for key in ("val_noiseL", "val_h5")):
                 progress.best = -math.inf  # PSNRs that cannot be compared
-            self.model.load_state_dict(state["model"])
-            if self.average:
-                self.average.load_state_dict(state["average"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
+            self.load(state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise SMNetError(
                 f"{path} is no training state of this version ({error}); continue from weights with -c N"
             ) from None
-        self.done = progress
+        self.done.best = progress.best
+
+    def load(self, state: dict) -> None:
+        """Take a state's content over."""
+        self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.done = Progress(**state["progress"])
 
     def check_shape(self, path: Path, channels: int, width: int) -> None:
         """Raise where a checkpoint is of another network than this command's."""

@@ -1,0 +1,91 @@
+"""One run in several processes, as torchrun starts them: who this one is, and what they tell each other.
+
+    torchrun --nproc_per_node=8 train_rgb.py --noiseL 25
+
+Everything here does the plain thing, at no cost, where the script was started without torchrun.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+LAUNCHED = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """Join the other processes for as long as the block runs, NCCL on CUDA, else gloo; only process 0 prints meanwhile."""
+    if not LAUNCHED:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
+        yield
+    dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
+
+
+def rank() -> int:
+    """This process's number, 0 for the one that writes files and speaks."""
+    return int(os.environ["RANK"]) if LAUNCHED else 0
+
+
+def size() -> int:
+    """The number of processes."""
+    return int(os.environ["WORLD_SIZE"]) if LAUNCHED else 1
+
+
+def local_rank() -> int:
+    """This process's number on its own machine, which is that of its GPU."""
+    return int(os.environ["LOCAL_RANK"]) if LAUNCHED else 0
+
+
+def is_restart() -> bool:
+    """Whether torchrun has started the processes anew (`--max-restarts`) after one of them failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def share(items: list) -> list:
+    """Every size()-th item, beginning with this process's number: together the processes have each item once."""
+    return items[rank() :: size()]
+
+
+def gather_shares(shared: list) -> list:
+    """The inverse of `share`, on every process: what each made of its items, in the order of the whole list."""
+    if not LAUNCHED:
+        return shared
+    shares: list[list] = [[]] * size()
+    dist.all_gather_object(shares, shared)
+    whole: list[Any] = [None] * sum(map(len, shares))
+    for i, part in enumerate(shares):
+        whole[i :: size()] = part
+    return whole
+
+
+def from_first(value: Any) -> Any:
+    """What process 0 has, on every process; the others' value is not looked at."""
+    if not LAUNCHED:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over the processes, on every one."""
+    if LAUNCHED:
+        dist.all_reduce(values)
+    return values
+
+
+def greatest(number: int, device: torch.device) -> int:
+    """The greatest of a whole number over the processes, on every one."""
+    if not LAUNCHED:
+        return number
+    box = torch.tensor(number, device=device)
+    dist.all_reduce(box, op=dist.ReduceOp.MAX)
+    return int(box)

@@ -1,0 +1,120 @@
+"""Several processes under torchrun, on CPU: the same run as one process, whatever their number, and after one of them dies."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import final_weights, folders, log_lines
+
+import train_gray
+
+ROOT = Path(__file__).parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun's gloo needs Linux or macOS")
+
+
+def options(train_args: list[str], folder: Path) -> list[str]:
+    """20 steps in 7 epochs, batches of 4, like the other runs of a test, into a folder of their own."""
+    return [*train_args, "--max_steps", "20", "--epochs", "9", *folders(folder)]
+
+
+def start(words: list[str], *launch: str) -> subprocess.Popen:
+    """train_gray.py under torchrun."""
+    command = [*TORCHRUN, *launch, str(ROOT / "train_gray.py"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Wait for its end, which must be a good one; what it said."""
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def alone(gray_h5, tmp_path_factory) -> tuple[Path, dict, list[dict]]:
+    """The same run in one process, without torchrun: its weights and log."""
+    folder = tmp_path_factory.mktemp("alone")
+    data = ["--train_h5", str(gray_h5[0]), "--val_h5", str(gray_h5[1]), "--width", "4", "--patch_size", "32", "--draws", "1",
+            "--batchsize", "4", "--workers", "0", "--device", "cpu"]  # fmt: skip
+    train_gray.main(options(data, folder))
+    return folder, final_weights(folder, "model_gray_L25_7.pth"), log_lines(folder)
+
+
+def assert_same_run(folder: Path, alone: tuple[Path, dict, list[dict]]) -> None:
+    """The losses to 1e-5, the validation to 1e-3 dB, the weights to 1e-4, and the same files."""
+    _, weights, log = alone
+    ours = final_weights(folder, "model_gray_L25_7.pth")
+    assert all((ours[name] - weights[name]).abs().max() < 1e-4 for name in weights)
+    lines = log_lines(folder)
+    assert [(line["epoch"], line["step"]) for line in lines] == [(line["epoch"], line["step"]) for line in log]
+    for a, b in zip(lines, log):
+        assert abs(a["loss"] - b["loss"]) < 1e-5 and abs(a["val_psnr"] - b["val_psnr"]) < 1e-3, json.dumps([a, b])
+    assert sorted(p.name for p in (folder / "weights").iterdir()) == sorted(p.name for p in (alone[0] / "weights").iterdir())
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_the_run_is_the_same_whatever_the_number_of_processes(processes, train_args, tmp_path, alone):
+    said = finish(start(options(train_args, tmp_path), "--standalone", f"--nproc_per_node={processes}"))
+    assert said.count("validation at sigma 25") == 7  # one process speaks
+    assert_same_run(tmp_path, alone)
+
+
+def test_two_machines(train_args, tmp_path, alone):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=1"]
+    both = [start(options(train_args, tmp_path), *launch) for _ in range(2)]
+    for process in both:
+        finish(process)
+    assert_same_run(tmp_path, alone)
+
+
+def workers_of(launcher: int) -> list[int]:
+    """The processes that torchrun has started."""
+    return [int(line) for line in subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True, text=True).stdout.split()]
+
+
+def test_a_killed_worker_is_started_again_and_the_run_goes_on(train_args, tmp_path, alone):
+    process = start(
+        [*options(train_args, tmp_path), "--save_every", "0"], "--standalone", "--nproc_per_node=2", "--max-restarts=1"
+    )
+    log = tmp_path / "logs" / "model_gray_L25.jsonl"
+    end = time.monotonic() + 120
+    while not log.is_file() and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(workers_of(process.pid)[-1], signal.SIGKILL)
+    said = finish(process)
+    assert "resumed after" in said
+    assert_same_run(tmp_path, alone)
+
+
+def test_sigterm_saves_and_the_run_resumes(train_args, tmp_path, alone):
+    words = [*options(train_args, tmp_path)]
+    process = start(words, "--standalone", "--nproc_per_node=2")
+    log = tmp_path / "logs" / "model_gray_L25.jsonl"
+    end = time.monotonic() + 120
+    while not log.is_file() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    state = torch.load(tmp_path / "weights" / "model_gray_L25_state.pth", weights_only=True)
+    assert 3 <= state["progress"]["step"] < 20
+    finish(start([*words, "--resume"], "--standalone", "--nproc_per_node=2"))
+    assert_same_run(tmp_path, alone)
+
+
+def test_a_batch_smaller_than_the_processes_is_one_line(train_args, tmp_path):
+    process = start([*options(train_args, tmp_path), "--batchsize", "1"], "--standalone", "--nproc_per_node=2")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "error: --batchsize 1 is the whole batch, too small for 2 processes" in said
