@@ -75,10 +75,14 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = x
-        for conv in self.convs:
-            maps = torch.cat([maps, F.relu(conv(maps))], dim=1)  # (N, width + i * growth, H, W)
-        fused = self.fusion(maps)
-        return fused + x if self.skip else fused
+        for conv in self.convs[:-1]:
+            maps = torch.cat([maps, F.relu_(conv(maps))], dim=1)  # (N, width + i * growth, H, W)
+        last = F.relu_(self.convs[-1](maps))
+        # The fusion of [maps, last] is the sum of its parts, so the widest concatenation need not be made.
+        split = maps.shape[1]
+        fused = F.conv2d(maps, self.fusion.weight[:, :split], self.fusion.bias)
+        fused += F.conv2d(last, self.fusion.weight[:, split:])
+        return fused.add_(x) if self.skip else fused
 
 
 class NoiseAwareBlock(nn.Module):
@@ -186,10 +190,15 @@ class ImageMemory(nn.Module):
         for block in self.contextual:
             maps += block(features)
             features = maps[-1]
-        features = self.fusion(maps) + shallow
-        # The authors shuffle the four-fold width to twice the size, convolve there and shrink bilinearly by half, which
-        # is 2x2 averaging. That is one strided convolution of the shuffled plane, and so, exactly and borders included,
-        # one 3x3 convolution of the plane before the shuffle, with the averaged kernel shuffled back.
+        return self.tail(self.fusion(maps) + shallow)
+
+    def tail(self, features: Tensor) -> Tensor:
+        """(N, width, H, W) -> (N, channels, H, W).
+
+        The authors shuffle the four-fold width to twice the size, convolve there and shrink bilinearly by half, which is 2x2
+        averaging. That is one strided convolution of the shuffled plane, and so, exactly and borders included, one 3x3
+        convolution of the plane before the shuffle, with the averaged kernel shuffled back.
+        """
         kernel = F.avg_pool2d(F.pad(self.project.weight, (2, 2, 2, 2)), 2, stride=1)  # (channels, width, 6, 6)
         kernel = F.pixel_unshuffle(kernel, 2)  # (channels, 4 * width, 3, 3)
         return F.conv2d(self.expand(features), kernel, self.project.bias, padding=1)

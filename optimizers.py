@@ -16,7 +16,7 @@ def make_optimizers(model: nn.Module, args: argparse.Namespace) -> list[tuple[to
     kernels = [p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) > 1] if args.optimizer == "muon" else []
     chosen = {id(p) for p in kernels}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    optimizers = [(torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas)), args.lr)]
+    optimizers = [(torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas), fused=True), args.lr)]
     if kernels:
         optimizers.append((KernelMuon(kernels, lr=args.muon_lr), args.muon_lr))
     return optimizers

@@ -183,10 +183,12 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopR
     bar = tqdm(total=last_batch, initial=done.batch, desc=f"epoch {done.epoch + 1}", unit="step",
                disable=True if distributed.rank() else None)  # fmt: skip
     unread = []  # losses still on the device
-    started = said = saved = time.monotonic()
-    seconds_before, batch_before = done.seconds, done.batch
+    started = said = saved = ready = time.monotonic()
+    seconds_before, waited_before, batch_before, waited = done.seconds, done.waited, done.batch, 0.0
+    utils.peak_memory(device)
     run.model.train()
     for clean, noisy, _ in loader:
+        waited += time.monotonic() - ready
         loss = run.step(clean.to(device, non_blocking=on_cuda), noisy.to(device, non_blocking=on_cuda))
         unread.append(loss)
         done.batch += 1
@@ -200,7 +202,7 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopR
             stopping = distributed.greatest(stop.signal, device) if look else 0
         if look or stopping:
             now = time.monotonic()
-            done.seconds = seconds_before + now - started
+            done.seconds, done.waited = seconds_before + now - started, waited_before + waited
             losses = distributed.total(torch.stack(unread)).tolist()
             unread.clear()
             for mse in losses:  # one by one, so that the sum does not depend on where a run was interrupted
@@ -223,6 +225,7 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopR
             stop.stop(stopping, f"the training state is saved, {run.file('state')} at step {done.step}")
         if last:
             break
+        ready = time.monotonic()
     bar.close()
 
 
@@ -244,6 +247,9 @@ def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: SummaryWrit
         "val_sigma": args.val_noiseL,
         "learning_rate": run.rates[0] * run.factor(done.step - 1),
         "seconds": round(done.seconds, 1),
+        "pictures_per_second": round(done.step * args.batchsize / done.seconds, 1),
+        "data_wait": round(done.waited / done.seconds, 4),
+        "peak_memory_gb": round(utils.peak_memory(run.device, reset=False), 3),
     }
     is_best = val_psnr > done.best
     print(

@@ -44,6 +44,7 @@ class Progress:
     step: int = 0  # batches done in all
     loss_sum: float = 0.0  # over this epoch's batches
     seconds: float = 0.0  # trained in all, validation not counted
+    waited: float = 0.0  # seconds of those that went by until data came
     best: float = -math.inf  # highest validation PSNR so far, dB
     closed: bool = True  # whether this point is validated and its weights are written; not so in the middle of an epoch
 

@@ -84,6 +84,23 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def peak_memory(device: torch.device, *, reset: bool = True) -> float:
+    """Peak memory in GB: of PyTorch's tensors on CUDA, else of this process; 0 where the system does not tell.
+
+    With `reset` the peak starts anew from what is in use now (on CUDA and Linux), and that is returned.
+    """
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    with contextlib.suppress(OSError):
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
+    return 0.0
+
+
 # ---------------------------------------------------------------------------------------------- writing files
 
 
