@@ -5,10 +5,10 @@
     python benchmark.py --channels 3 --size 481 321 --what forward --device cuda
 
 Ratios are to the machine's best conv2d rate (3x3, 256 -> 64 channels, float32, the same picture size, the faster of NCHW and
-channels_last), and to a plain reference that stands in this file: eager, NCHW, concatenations that grow, attention run region
-by region with all scores stored, default Adam (ours: fused). Turns are taken A, B, A, B, so that a machine that changes its speed changes
-both; medians are printed. Work is nominal: multiply-adds of the convolutions as published, attention excluded, times 3
-for a training step.
+channels_last), and to a plain reference that stands in this file: eager, NCHW, concatenations that grow, attention run
+region by region with all scores stored, default Adam (ours: fused). Turns are taken A, B, A, B, so that a machine that changes
+its speed changes both; medians are printed. Work is nominal: multiply-adds of the convolutions as published, attention
+excluded, times 3 for a training step.
 """
 
 import argparse

@@ -42,6 +42,10 @@ DEFAULTS = dict(
     workers=2,  # processes that read data
     save_every=10,  # minutes from one save of the training state to the next, beside those at each epoch
     device="auto",  # CUDA, else MPS, else CPU
+    amp=False,  # automatic mixed precision: bf16 where supported, else fp16 with scaled gradients
+    tf32=False,  # on CUDA: float32 products of 10-bit mantissas, faster and off by about 1e-3
+    compile=False,  # torch.compile: minutes at the start, faster steps on CUDA
+    accumulate=1,  # parts that a batch is computed in, one after the other, to save memory
     weights_dir="weights",
     log_dir="logs",  # jsonl, and TensorBoard's (pip install tensorboard; tensorboard --logdir logs)
 )

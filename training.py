@@ -82,6 +82,12 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     text = "minutes from one save of the training state to the next, beside those at each epoch"
     option("save_every", text, type=real, metavar="MINUTES")
     option("device", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
+    flag = argparse.BooleanOptionalAction
+    option("amp", "automatic mixed precision: bf16 where supported, else fp16 with scaled gradients", action=flag)
+    option("tf32", "on CUDA: products with 10-bit mantissas, faster and off by about 1e-3", action=flag)
+    option("compile", "torch.compile: takes minutes at the start, faster steps on CUDA", action=flag)
+    text = "parts that a process computes its share of a batch in, one after the other, to save memory"
+    option("accumulate", text, type=whole, metavar="N")
     option("weights_dir", "folder for weights and training state", metavar="DIR")
     option("log_dir", "folder for the jsonl log and TensorBoard's files", metavar="DIR")
     if defaults:
@@ -127,6 +133,7 @@ def fit(
     if device.type == "cuda" and distributed.LAUNCHED:
         device = torch.device("cuda", distributed.local_rank())
         torch.cuda.set_device(device)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
     with distributed.processes(device):
         train(Run(model, train_set, name=name, args=args, device=device), train_set, val_pictures)
     return 0

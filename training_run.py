@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import io
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ FIXED = {
 }
 CHANGEABLE = (
     "epochs", "max_steps", "lr", "muon_lr", "schedule", "milestones", "warmup", "ema", "grad_clip", "val_noiseL", "val_h5",
+    "amp", "tf32", "compile", "accumulate",
 )  # fmt: skip
 
 
@@ -81,9 +83,15 @@ class Run:
         self.done = Progress()
 
         model.to(self.device, memory_format=torch.channels_last)
-        self.parallel: nn.Module = model  # what is called in training: `start` wraps it where there are several processes
+        self.parallel: nn.Module = model  # what is called in training: `start` wraps it for several processes and --compile
+        self.no_sync = nullcontext  # within it the processes do not add up their gradients
         self.average = AveragedModel(model, multi_avg_fn=moving_average(args.ema)) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
+        bf16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
+        self.autocast = torch.autocast(device.type, torch.bfloat16 if bf16 else torch.float16, enabled=args.amp)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp and not bf16)
+        if self.scaler.is_enabled() and args.optimizer == "muon":
+            raise SMNetError("this device has no bf16, and fp16 goes with --optimizer adam alone; leave out --amp or muon")
 
     @property
     def validated(self) -> SMNet:
@@ -107,15 +115,26 @@ class Run:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = rate * self.factor(self.done.step)
-        part = F.mse_loss(self.parallel(noisy), clean) * (len(clean) / self.args.batchsize)
-        (part * distributed.size()).backward()  # the gradients are averaged over the processes; their sum is wanted
+        total = torch.zeros((), device=self.device)
+        pieces = list(zip(clean.chunk(self.args.accumulate), noisy.chunk(self.args.accumulate)))
+        for i, (clean_piece, noisy_piece) in enumerate(pieces):
+            with self.no_sync() if i + 1 < len(pieces) else nullcontext():
+                with self.autocast:
+                    output = self.parallel(noisy_piece)
+                part = F.mse_loss(output.float(), clean_piece) * (len(clean_piece) / self.args.batchsize)
+                # The gradients are averaged over the processes, where their sum is wanted.
+                self.scaler.scale(part * distributed.size()).backward()
+            total += part.detach()
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         if self.args.grad_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.args.grad_clip)
         for optimizer in self.optimizers:
-            optimizer.step()
+            self.scaler.step(optimizer)
+        self.scaler.update()
         if self.average:
             self.average.update_parameters(self.model)
-        return part.detach()
+        return total
 
     # -------------------------------------------------------------------------------------------------------- files
 
@@ -158,6 +177,7 @@ class Run:
             "model": self.model.state_dict(),
             "average": self.average and self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.scaler.state_dict(),
             "progress": dataclasses.asdict(self.done),
             "settings": {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)},
         }
@@ -198,6 +218,9 @@ class Run:
             self.parallel = nn.parallel.DistributedDataParallel(
                 self.model, device_ids=[self.device.index] if self.device.type == "cuda" else None
             )
+            self.no_sync = self.parallel.no_sync
+        if self.args.compile:
+            self.parallel = torch.compile(self.parallel)
 
     def start_from_files(self) -> None:
         """Bring the run to where `--checkpoint`, `--resume` or `--init` says, or leave it at the beginning.
@@ -323,6 +346,8 @@ class Run:
             self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.done = Progress(**state["progress"])
 
     def check_shape(self, path: Path, channels: int, width: int) -> None:

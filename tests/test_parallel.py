@@ -61,9 +61,9 @@ def assert_same_run(folder: Path, alone: tuple[Path, dict, list[dict]]) -> None:
     assert sorted(p.name for p in (folder / "weights").iterdir()) == sorted(p.name for p in (alone[0] / "weights").iterdir())
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
-def test_the_run_is_the_same_whatever_the_number_of_processes(processes, train_args, tmp_path, alone):
-    said = finish(start(options(train_args, tmp_path), "--standalone", f"--nproc_per_node={processes}"))
+@pytest.mark.parametrize("processes, more", [(1, []), (2, ["--accumulate", "2"]), (4, [])], ids=["1", "2", "4"])
+def test_the_run_is_the_same_whatever_the_number_of_processes(processes, more, train_args, tmp_path, alone):
+    said = finish(start([*options(train_args, tmp_path), *more], "--standalone", f"--nproc_per_node={processes}"))
     assert said.count("validation at sigma 25") == 7  # one process speaks
     assert_same_run(tmp_path, alone)
 

@@ -305,6 +305,41 @@ def test_a_known_level_is_the_blind_one_with_low_equal_high(train_args, tmp_path
     assert_same_weights(final_weights(tmp_path, "model_gray_B_1.pth"), final_weights(tmp_path, "model_gray_L25_1.pth"))
 
 
+def test_accumulation_changes_nothing_but_rounding(train_args, tmp_path):
+    train_gray.main(train_args)
+    train_gray.main([*train_args, *folders(tmp_path / "b"), "--accumulate", "3"])
+    ours, theirs = final_weights(tmp_path / "b"), final_weights(tmp_path)
+    assert all((ours[name] - theirs[name]).abs().max() < 1e-4 for name in theirs)
+    assert all(abs(a["loss"] - b["loss"]) < 1e-5 for a, b in zip(log_lines(tmp_path), log_lines(tmp_path / "b")))
+
+
+def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, monkeypatch):
+    seen = []
+    head = torch.nn.functional.mse_loss
+    monkeypatch.setattr(torch.nn.functional, "mse_loss", lambda output, clean: seen.append(output.dtype) or head(output, clean))
+    train_gray.main(train_args)
+    train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp"])
+    assert set(seen) == {torch.float32}  # the loss is in full precision
+    for full, mixed in zip(log_lines(tmp_path), log_lines(tmp_path / "b")):
+        assert full["loss"] != mixed["loss"] and mixed["loss"] == pytest.approx(full["loss"], rel=0.05)
+    elsewhere = folders(tmp_path / "c")
+    train_gray.main([*train_args, *elsewhere, "--amp", "--max_steps", "4"])
+    train_gray.main([*train_args, *elsewhere, "--amp", "--resume"])
+    assert_same_weights(final_weights(tmp_path / "c"), final_weights(tmp_path / "b"))
+
+
+def test_compile_captures_the_whole_network_and_trains_alike(train_args, tmp_path, monkeypatch):
+    compiled = []
+    # The capture is what can go wrong here; Inductor, PyTorch's default behind it, takes minutes on CPU.
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m: compiled.append(m) or original(m, backend="aot_eager", fullgraph=True))
+    train_gray.main([*train_args, "--epochs", "1", "--compile"])
+    train_gray.main([*train_args, "--epochs", "1", *folders(tmp_path / "b")])
+    ours, theirs = final_weights(tmp_path, "model_gray_L25_1.pth"), final_weights(tmp_path / "b", "model_gray_L25_1.pth")
+    assert len(compiled) == 1 and ours.keys() == theirs.keys()
+    assert all((ours[name] - theirs[name]).abs().max() < 1e-4 for name in theirs)
+
+
 def test_a_finished_run_resumed_has_nothing_to_do(train_args, tmp_path, capsys):
     train_gray.main([*train_args, "--epochs", "1"])
     before = (tmp_path / "weights" / "model_gray_L25_state.pth").read_bytes()
