@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
@@ -22,6 +21,7 @@ from tqdm import tqdm
 import distributed
 import utils
 from evaluation import TEST_NOISE, Score, averages, evaluate
+from event_writer import EventWriter
 from models import SMNet
 from patches import PatchDataset
 from pictures import add_test_noise, to_db, to_float
@@ -161,8 +161,7 @@ def train(run: Run, train_set: PatchDataset, val_pictures: list[tuple[str, np.nd
         generator=torch.Generator(),  # its own, or the workers' seeds would be drawn from the global generator
         worker_init_fn=ignore_signals,
     )
-    purge_step = done.step + 1 if done.step else None
-    writer = SummaryWriter(str(run.log_folder), purge_step=purge_step, write_to_disk=distributed.rank() == 0)
+    writer = EventWriter(run.log_folder, first_step=done.step + 1, to_disk=distributed.rank() == 0)
     try:
         with StopRequest() as stop:
             while done.step < run.total_steps or not done.closed:
@@ -183,7 +182,7 @@ def train(run: Run, train_set: PatchDataset, val_pictures: list[tuple[str, np.nd
         writer.close()
 
 
-def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopRequest) -> None:
+def train_epoch(run: Run, loader: DataLoader, writer: EventWriter, stop: StopRequest) -> None:
     """The steps from where the run stands to the end of the epoch, or to the run's last step; the state is then saved."""
     done, device, on_cuda = run.done, run.device, run.device.type == "cuda"
     last_batch = done.batch + run.steps_left_in_epoch()
@@ -219,9 +218,8 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopR
             speed = (done.batch - batch_before) * run.args.batchsize / (now - started)  # pictures/s
             report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {speed:.1f} pictures/s"
             bar.set_postfix_str(report)
-            writer.add_scalar("train/loss", mse, done.step)
-            writer.add_scalar("train/psnr", to_db(mse), done.step)
-            writer.add_scalar("train/learning_rate", run.rates[0] * run.factor(done.step - 1), done.step)
+            rate = run.rates[0] * run.factor(done.step - 1)
+            writer.scalars({"train/loss": mse, "train/psnr": to_db(mse), "train/learning_rate": rate}, done.step)
             if bar.disable and (last or now - said >= SAY_EVERY):
                 said = now
                 print(f"epoch {done.epoch + 1}, step {done.step:,} of {run.total_steps:,}: {report}", flush=True)
@@ -236,7 +234,7 @@ def train_epoch(run: Run, loader: DataLoader, writer: SummaryWriter, stop: StopR
     bar.close()
 
 
-def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: SummaryWriter) -> None:
+def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: EventWriter) -> None:
     """Write what an epoch and its validation gave: TensorBoard's (with the stages of `picture`), weights, log line."""
     done, args, model = run.done, run.args, run.validated
     val_psnr, val_ssim = score.psnr["SMNet"], score.ssim["SMNet"]
@@ -265,9 +263,8 @@ def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: SummaryWrit
         f"{done.seconds:.0f} s trained",
         flush=True,
     )
-    writer.add_scalar("validation/psnr", val_psnr, done.step)
-    writer.add_scalar("validation/ssim", val_ssim, done.step)
-    writer.add_image("validation/clean_noisy_mask_residual_output", stages_grid(model, picture, args.val_noiseL), done.step)
+    writer.scalars({"validation/psnr": val_psnr, "validation/ssim": val_ssim}, done.step)
+    writer.image("validation/clean_noisy_mask_residual_output", stages_grid(model, picture, args.val_noiseL), done.step)
 
     weights = {
         "model": model.state_dict(),

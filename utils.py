@@ -5,6 +5,7 @@ model = utils.load_model("weights/model_gray_L25_50.pth")   # ours or the author
 
 import argparse
 import contextlib
+import io
 import math
 import os
 import pickle
@@ -225,10 +226,9 @@ def save_checkpoint(path: str | Path, content: dict, *, keep: Path | None = None
         SMNetError: `path` cannot be written.
     """
     with replacing(path, keep=keep) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's zip writer reports a full disk so
-            raise SMNetError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        buffer = io.BytesIO()  # torch.save itself reports a full disk in a way of its own
+        torch.save(content, buffer)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: str | Path) -> dict:

@@ -3,10 +3,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorboardX.record_writer
 import torch
 
 import evaluation
@@ -17,6 +21,7 @@ import train_rgb_blind
 import training
 import training_run
 import utils
+from event_writer import EventWriter
 from models import SMNet
 from optimizers import KernelMuon, as_matrix, moving_average, rate_factor
 from patches import read_pictures
@@ -282,6 +287,41 @@ def test_what_diverges_is_never_saved(train_args, tmp_path):
     with pytest.raises(SMNetError, match="training has diverged"):  # in its only step, whose loss was still finite
         train_gray.main([*train_args, "--max_steps", "1", "--lr", "1000"])
     assert not (tmp_path / "weights" / "model_gray_L25_1.pth").exists()
+
+
+FULL_DISK = """
+import resource, sys
+import train_gray, utils
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()), resource.RLIM_INFINITY))
+utils.run_script(lambda: train_gray.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit on Windows")
+def test_a_full_disk_is_one_line_and_harms_nothing(train_args, tmp_path):
+    """Files may not grow past 300,000 bytes: the first state fits, the second, with Adam's memory, does not."""
+    root = Path(train_gray.__file__).parent
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, *train_args, "300000"], env={**os.environ, "PYTHONPATH": str(root)},
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: cannot write"), done.stderr
+    assert done.stderr.count("\n") == 1
+    (state,) = (tmp_path / "weights").iterdir()
+    assert torch.load(state, weights_only=True)["progress"]["step"] == 0  # whole
+
+
+def test_a_full_disk_under_tensorboards_files_is_one_line(tmp_path, capfd, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    writer = EventWriter(tmp_path, first_step=1, to_disk=True)
+    monkeypatch.setattr(tensorboardX.record_writer.RecordWriter, "write", full)
+    writer.scalars({"a": 1.0}, 1)
+    writer.writer.file_writer.event_writer._worker.join(20)
+    for call in (lambda: writer.scalars({"a": 1.0}, 2), writer.close):
+        with pytest.raises(SMNetError, match="cannot write into .*: No space left on device"):
+            call()
+    assert "Traceback" not in capfd.readouterr().err
+    threading.excepthook = writer.hook_before
 
 
 def test_leftovers_of_a_killed_process_are_removed(train_args, tmp_path):
