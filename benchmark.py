@@ -187,9 +187,8 @@ def peak(kind: str, plain: bool, args: argparse.Namespace) -> float:
     answer = context.Queue()
     process = context.Process(target=measure_peak, args=(kind, plain, args, answer))
     process.start()
-    value = answer.get()
     process.join()
-    return value
+    return answer.get() if process.exitcode == 0 else float("nan")  # nan: it ran out of memory, or was killed
 
 
 # ------------------------------------------------------------------------------------------------------------ the command
@@ -215,6 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     conv_flops = 2 * 9 * 256 * 64 * pixels * args.batchsize
     figures: dict = {"multiply_adds_per_pixel": work / pixels, "threads": torch.get_num_threads(), "device": str(device)}
     for kind in ("forward", "train") if args.what == "all" else (args.what,):
+        peaks = {name: peak(kind, plain, args) for name, plain in (("ours", False), ("plain", True))}
         tasks = {
             "conv2d NCHW": conv_task(torch.contiguous_format, args, device),
             "conv2d channels_last": conv_task(torch.channels_last, args, device),
@@ -227,12 +227,8 @@ def main(argv: list[str] | None = None) -> int:
         figures[kind] = {
             "conv2d_gflops": best_rate / 1e9,
             **{
-                name: {
-                    "seconds": seconds[name],
-                    "share_of_conv2d": flops / seconds[name] / best_rate,
-                    "peak_gb": peak(kind, plain, args),
-                }
-                for name, plain in (("ours", False), ("plain", True))
+                name: {"seconds": seconds[name], "share_of_conv2d": flops / seconds[name] / best_rate, "peak_gb": peaks[name]}
+                for name in peaks
             },
             "speedup": seconds["plain"] / seconds["ours"],
         }

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import utils
+from utils import SMNetError
+
 LAUNCHED = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun
 
 
@@ -27,6 +30,22 @@ def processes(device: torch.device) -> Iterator[None]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
+
+
+def pick_device(name: str) -> torch.device:
+    """This process's device for `--device NAME`: under torchrun its own GPU, or the CPU.
+
+    Raises:
+        SMNetError: no such device, or more processes than GPUs.
+    """
+    if not LAUNCHED:
+        return utils.pick_device(name)
+    if name == "cpu" or not torch.cuda.is_available():
+        return utils.pick_device("cpu" if name == "auto" else name)
+    if local_rank() >= torch.cuda.device_count():
+        raise SMNetError(f"--nproc_per_node is above the {torch.cuda.device_count()} GPUs of this machine")
+    torch.cuda.set_device(local_rank())
+    return utils.pick_device(f"cuda:{local_rank()}")
 
 
 def rank() -> int:
@@ -44,9 +63,13 @@ def local_rank() -> int:
     return int(os.environ["LOCAL_RANK"]) if LAUNCHED else 0
 
 
-def is_restart() -> bool:
-    """Whether torchrun has started the processes anew (`--max-restarts`) after one of them failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def launch() -> str | None:
+    """What tells this launch of torchrun from others, the same in all its processes and restarts; None without torchrun.
+
+    That is the run's id: random with --standalone, --rdzv_id on several machines. Where there is none, torchrun's pid.
+    """
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"pid {os.getppid()}" if run_id == "none" else run_id
 
 
 def share(items: list) -> list:

@@ -1,5 +1,6 @@
 """TensorBoard's files, written so that a full disk is one line and not a hanging process."""
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class EventWriter:
     def check(self) -> None:
         """Raise if the writing thread has failed: nothing takes from its queue any more, which would fill and block."""
         if self.failures:
+            with contextlib.suppress(AttributeError):  # or the process would wait at its end for somebody to take the rest
+                self.writer.file_writer.event_writer._event_queue.cancel_join_thread()
             raise SMNetError(f"cannot write into {self.folder}: {self.failures[0].strerror}")
 
     def scalars(self, values: dict[str, float], step: int) -> None:

@@ -129,10 +129,7 @@ def fit(
         SMNetError: nothing to continue from, an earlier run's files in the way, settings that differ from the state's, too few
             patches for a batch, a loss that is no number, or a folder that cannot be written.
     """
-    device = utils.pick_device(args.device)
-    if device.type == "cuda" and distributed.LAUNCHED:
-        device = torch.device("cuda", distributed.local_rank())
-        torch.cuda.set_device(device)
+    device = distributed.pick_device(args.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
     with distributed.processes(device):
         train(Run(model, train_set, name=name, args=args, device=device), train_set, val_pictures)
@@ -150,7 +147,8 @@ def train(run: Run, train_set: PatchDataset, val_pictures: list[tuple[str, np.nd
     processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(
         f"{name}: {sum(p.numel() for p in run.model.parameters()):,} parameters on {run.device}{processes}, "
-        f"{run.steps_per_epoch:,} steps an epoch, steps {done.step + 1:,} to {run.total_steps:,}"
+        f"{run.steps_per_epoch:,} steps an epoch, steps {done.step + 1:,} to {run.total_steps:,}",
+        flush=True,
     )
     loader = DataLoader(
         train_set,
@@ -202,21 +200,21 @@ def train_epoch(run: Run, loader: DataLoader, writer: EventWriter, stop: StopReq
         done.closed = False
         bar.update()
         last = done.batch == last_batch
+        # Together, or one process would wait for another that has stopped; read once, since a signal may come at any moment.
         look = last or done.step % LOG_EVERY == 0
-        stopping = stop.signal  # read once: the signal may come at any moment
-        if distributed.LAUNCHED:  # together, or one would wait for another that has stopped
-            stopping = distributed.greatest(stop.signal, device) if look else 0
+        # On CUDA not at every step: asking would make the CPU wait for the GPU.
+        stopping = distributed.greatest(stop.signal, device) if look or not (on_cuda and distributed.LAUNCHED) else 0
         if look or stopping:
-            now = time.monotonic()
-            done.seconds, done.waited = seconds_before + now - started, waited_before + waited
             losses = distributed.total(torch.stack(unread)).tolist()
             unread.clear()
+            now = time.monotonic()  # after the losses, for which a GPU is waited
+            done.seconds, done.waited = seconds_before + now - started, waited_before + waited
             for mse in losses:  # one by one, so that the sum does not depend on where a run was interrupted
                 done.loss_sum += mse
             if not math.isfinite(done.loss_sum):
                 run.raise_diverged(f"the loss is {mse}")
-            speed = (done.batch - batch_before) * run.args.batchsize / (now - started)  # pictures/s
-            report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {speed:.1f} pictures/s"
+            run.speed = (done.batch - batch_before) * run.args.batchsize / (now - started)
+            report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {run.speed:.1f} pictures/s"
             bar.set_postfix_str(report)
             rate = run.rates[0] * run.factor(done.step - 1)
             writer.scalars({"train/loss": mse, "train/psnr": to_db(mse), "train/learning_rate": rate}, done.step)
@@ -252,7 +250,7 @@ def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: EventWriter
         "val_sigma": args.val_noiseL,
         "learning_rate": run.rates[0] * run.factor(done.step - 1),
         "seconds": round(done.seconds, 1),
-        "pictures_per_second": round(done.step * args.batchsize / done.seconds, 1),
+        "pictures_per_second": round(run.speed, 1),
         "data_wait": round(done.waited / done.seconds, 4),
         "peak_memory_gb": round(utils.peak_memory(run.device, reset=False), 3),
     }

@@ -51,6 +51,14 @@ class Progress:
     closed: bool = True  # whether this point is validated and its weights are written; not so in the middle of an epoch
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 itself; older GPUs only emulate it, slowly."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu"
+
+
 class Run:
     """A network in training: `step` trains it, `start` and `save_state` bring it from and to the disk.
 
@@ -81,13 +89,16 @@ class Run:
         self.settings = {**vars(args), "samples": len(train_set), "averaged": args.ema > 0, "milestones": list(args.milestones)}
         self.log_folder, self.log_file = Path(args.log_dir) / name, Path(args.log_dir) / f"{name}.jsonl"
         self.done = Progress()
+        self.damaged = False  # whether the newest state on disk is, and the one before it is to be kept
+        self.launched = False  # whether the state on disk is of this run
+        self.speed = 0.0  # pictures a second in the epoch at hand
 
         model.to(self.device, memory_format=torch.channels_last)
         self.parallel: nn.Module = model  # what is called in training: `start` wraps it for several processes and --compile
         self.no_sync = nullcontext  # within it the processes do not add up their gradients
         self.average = AveragedModel(model, multi_avg_fn=moving_average(args.ema)) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
-        bf16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
+        bf16 = has_bf16(device)
         self.autocast = torch.autocast(device.type, torch.bfloat16 if bf16 else torch.float16, enabled=args.amp)
         self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp and not bf16)
         if self.scaler.is_enabled() and args.optimizer == "muon":
@@ -104,7 +115,7 @@ class Run:
 
     def steps_left_in_epoch(self) -> int:
         """Steps to the end of the epoch at hand, or to the run's last step."""
-        return min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step)
+        return max(0, min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step))
 
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).
@@ -167,7 +178,11 @@ class Run:
         """
         if not torch.stack([p.isfinite().all() for p in self.model.parameters()]).all():
             self.raise_diverged("there are weights that are no finite numbers")
-        utils.save_checkpoint(self.file("state"), self.state(), keep=self.file("state_previous"))
+        keep = self.file("state_previous") if self.launched else None  # a state of an earlier run is not one before this
+        utils.save_checkpoint(self.file("state"), self.state(), keep=keep)
+        if not keep and self.file("state_previous").is_file():
+            utils.remove(self.file("state_previous"))
+        self.launched = True
 
     def state(self) -> dict:
         """All that continuing needs, as a checkpoint holds it."""
@@ -178,6 +193,7 @@ class Run:
             "average": self.average and self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
+            "launch": distributed.launch(),
             "progress": dataclasses.asdict(self.done),
             "settings": {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)},
         }
@@ -192,15 +208,18 @@ class Run:
         if not newest.is_file() and not previous.is_file():
             raise SMNetError(f"no training state {newest} to resume; {self.advice_without_state()}")
         try:
-            return utils.read_checkpoint(newest)
-        except SMNetError as error:
-            try:
-                state = utils.read_checkpoint(previous)
-            except SMNetError:
-                raise SMNetError(f"{error}; {self.advice_without_state()}") from None
-            print(f"{newest} is missing or damaged: going on from the state before it, {previous}, which takes its place")
-            previous.replace(newest)  # or the next save would keep the damaged one, in place of this
-            return state
+            if newest.is_file():
+                return utils.read_checkpoint(newest)
+            error = SMNetError(f"there is no {newest}")
+        except utils.DamagedFile as damage:
+            error = damage
+        try:
+            state = utils.read_checkpoint(previous)
+        except SMNetError:
+            raise SMNetError(f"{error}; {self.advice_without_state()}") from None
+        print(f"{newest} is missing or damaged: going on from the state before it, {previous}")
+        self.damaged = True
+        return state
 
     def start(self) -> None:
         """Bring the run to where the command says, in every process alike; the first one reads and writes the files.
@@ -230,13 +249,16 @@ class Run:
                 cannot be written.
         """
         args, state_file = self.args, self.file("state")
-        if distributed.is_restart() and state_file.is_file():
+        if self.is_restart():
             args.resume, args.checkpoint, args.init = True, 0, None
         for folder in (args.weights_dir, self.log_folder):
             utils.make_folder(folder)
         in_the_way: list[Path] = []
         if args.resume:
             self.restore(self.read_state())
+            if self.damaged:
+                self.file("state_previous").replace(state_file)  # or the next save would keep the damaged one in its place
+            self.launched = True
             print(f"resumed after {self.done.epoch} epochs, at step {self.done.step}")
         elif args.checkpoint:
             in_the_way = self.continue_after(args.checkpoint)
@@ -247,19 +269,33 @@ class Run:
         at_hand = self.done.epoch + (1 if args.resume or self.done.batch else 0)
         in_the_way = [self.file(epoch) for epoch in self.epochs_on_disk() if epoch > at_hand] + in_the_way
         if not args.resume and not args.checkpoint:
-            in_the_way += [p for p in (state_file, self.file("best"), self.log_file, *self.event_files()) if p.is_file()]
+            others = (state_file, self.file("state_previous"), self.file("best"), self.log_file, *self.event_files())
+            in_the_way += [path for path in others if path.is_file()]
         if in_the_way and not args.overwrite:
             raise SMNetError(
                 f"an earlier run's {in_the_way[0]} would be replaced; give --resume to continue it, --overwrite to replace "
                 "it, or another --weights_dir and --log_dir"
             )
-        for leftover in Path(args.weights_dir).glob(f".{self.name}_*.tmp"):  # of a process that was killed while writing
+        # What a process left that was killed while writing.
+        for leftover in (
+            *Path(args.weights_dir).glob(f".{self.name}_*.tmp"),
+            *Path(args.log_dir).glob(f".{self.log_file.name}.*.tmp"),
+        ):
             utils.remove(leftover)
         if not args.resume and not args.checkpoint:
             for file in self.event_files():
                 utils.remove(file)
         if not args.resume:
             self.save_state()  # whatever happens next, --resume finds this run and no other
+
+    def is_restart(self) -> bool:
+        """Whether torchrun started this process anew (`--max-restarts`): there is a state that this launch of it wrote."""
+        if not distributed.LAUNCHED:
+            return False
+        try:
+            return self.read_state().get("launch") == distributed.launch()
+        except SMNetError:
+            return False
 
     def continue_after(self, epoch: int) -> list[Path]:
         """`--checkpoint`: from the training state, where it is of the same step as that epoch's weights, else from them.
@@ -277,6 +313,7 @@ class Run:
                 step = state.get("progress", {}).get("step", 0)
                 if step == content.get("step"):
                     self.restore(state)
+                    self.launched = True
                     print(f"continuing exactly after epoch {epoch}, from the training state {state_file}")
                     return []
                 newer = [state_file] if step > epoch * self.steps_per_epoch else []

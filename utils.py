@@ -10,8 +10,10 @@ import math
 import os
 import pickle
 import re
+import shutil
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +25,10 @@ from models import SMNet
 
 class SMNetError(Exception):
     """A user's mistake or a missing or damaged file, in a line or two: what, where, what is there instead, what to type."""
+
+
+class DamagedFile(SMNetError):
+    """A file that is there and can be read, but does not hold what it should."""
 
 
 def run_script(main: Callable[[], int | None]) -> None:
@@ -110,7 +116,7 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path`, to be written; it takes the place of `path` when the block ends without error.
 
     So `path` is the old file or the whole new one at any moment, even if the machine is switched off. Makes the folder. With
-    `keep`, the old file is renamed so instead of lost (and for a moment between the two renamings `path` is not there).
+    `keep`, the old file stays under that name.
 
     Raises:
         SMNetError: the folder cannot be made or written, or the disk is full.
@@ -122,7 +128,12 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         if keep and path.exists():
-            os.replace(path, keep)
+            spare = temporary.with_suffix(".keep.tmp")
+            try:
+                os.link(path, spare)
+            except OSError:  # a file system without links
+                shutil.copy2(path, spare)
+            os.replace(spare, keep)
         os.replace(temporary, path)
     except OSError as error:
         raise SMNetError(f"cannot write {path}: {error.strerror or error}") from error
@@ -241,21 +252,29 @@ def read_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
         raise SMNetError(f"no checkpoint {path}; {describe(there, path.parent)}; train_*.py writes them")
+    damaged = DamagedFile(f"{path} is no PyTorch checkpoint or is damaged; copy or make it again")
     try:
+        file = io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise SMNetError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip():  # torch.load does not look at the checksums
+                    raise damaged
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses them
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if re.search("unsupported (global|class)", str(error), re.IGNORECASE):
             raise SMNetError(
                 f"{path} holds more than tensors and plain values; it was not read, since that could run code. "
                 "Give a file with a state dict alone"
             ) from None
-        raise SMNetError(f"{path} is no PyTorch checkpoint or is damaged; copy or make it again") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
-        if isinstance(error, PermissionError):
-            raise SMNetError(f"cannot read {path}: {error.strerror}") from None
-        raise SMNetError(f"{path} is no PyTorch checkpoint or is damaged; copy or make it again") from None
+        raise damaged from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError, zipfile.BadZipFile):
+        raise damaged from None
     if not isinstance(content, dict):
         raise SMNetError(f"{path} holds a {type(content).__name__}, not an SMNet checkpoint")
     return content

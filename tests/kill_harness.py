@@ -10,6 +10,7 @@ the jsonl log the same lines, but for the clock's. Exit status 0 if so.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -36,7 +37,9 @@ def start(folder: Path, data: Path, epochs: int, *more: str) -> subprocess.Popen
     """A training process that writes into `folder`; its output can be read line by line."""
     files = f"--train_h5 {data}/train.h5 --val_h5 {data}/val.h5 --weights_dir {folder}/weights --log_dir {folder}/logs".split()
     words = [sys.executable, str(ROOT / "train_gray.py"), *OPTIONS, *files, "--epochs", str(epochs), *more]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
 
 
 def kill_in_mid_save(process: subprocess.Popen, folder: Path, patience: float) -> str:

@@ -98,6 +98,16 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(train_args, tmp_pa
     assert_same_run(tmp_path, alone)
 
 
+def test_a_restart_does_not_continue_another_run_that_it_may_not_replace(train_args, tmp_path):
+    words = options(train_args, tmp_path)
+    train_gray.main([*words, "--max_steps", "3"])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "weights").iterdir()}
+    process = start(words, "--standalone", "--nproc_per_node=1", "--max-restarts=1")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and said.count("would be replaced") >= 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == before
+
+
 def test_sigterm_saves_and_the_run_resumes(train_args, tmp_path, alone):
     words = [*options(train_args, tmp_path)]
     process = start(words, "--standalone", "--nproc_per_node=2")

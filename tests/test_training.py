@@ -231,6 +231,7 @@ def test_starting_afresh_never_replaces_a_run_unasked(train_args, tmp_path):
 @pytest.mark.parametrize("where", ["training", "validation"])
 def test_a_signal_saves_and_stops_with_its_status(train_args, tmp_path, number, where, monkeypatch, capsys):
     train_gray.main(train_args)
+    handler = signal.getsignal(number)
     straight, straight_log = final_weights(tmp_path), log_lines(tmp_path)
     module, name = {"training": (training_run.Run, "step"), "validation": (training, "evaluate")}[where]
     original, calls = getattr(module, name), []
@@ -238,7 +239,7 @@ def test_a_signal_saves_and_stops_with_its_status(train_args, tmp_path, number, 
     def signalled(*args, **kwargs):
         calls.append(1)
         if len(calls) == 2:  # step 2, or the second validation
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return original(*args, **kwargs)
 
     monkeypatch.setattr(module, name, signalled)
@@ -251,14 +252,14 @@ def test_a_signal_saves_and_stops_with_its_status(train_args, tmp_path, number, 
     assert ("at step 2" if where == "training" else "at step 6") in capsys.readouterr().out
     assert_same_weights(final_weights(tmp_path / "b"), straight)
     assert without_time(log_lines(tmp_path / "b")) == without_time(straight_log)
-    assert signal.getsignal(number) is not training.StopRequest.receive
+    assert signal.getsignal(number) is handler
 
 
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(SystemExit) as caught, StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     assert caught.value.code == 130
 
 
@@ -276,8 +277,15 @@ def test_a_damaged_state_falls_back_to_the_one_before(train_args, tmp_path, caps
     train_gray.main(train_args)
     straight = final_weights(tmp_path)
     state = tmp_path / "weights" / "model_gray_L25_state.pth"
-    for damage in (lambda: state.write_bytes(state.read_bytes()[:5000]), state.unlink):
-        damage()  # twice: the good one must not be lost to the damaged one
+
+    def flip():
+        content = bytearray(state.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 4000] = bytes(byte ^ 255 for byte in content[middle : middle + 4000])
+        state.write_bytes(content)
+
+    for damage in (lambda: state.write_bytes(state.read_bytes()[:5000]), state.unlink, flip):
+        damage()  # more than once: the good one must not be lost to the damaged one
         assert train_gray.main([*train_args, "--resume"]) == 0
         assert "going on from the state before it" in capsys.readouterr().out
         assert_same_weights(final_weights(tmp_path), straight)
@@ -366,6 +374,33 @@ def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, 
     train_gray.main([*train_args, *elsewhere, "--amp", "--max_steps", "4"])
     train_gray.main([*train_args, *elsewhere, "--amp", "--resume"])
     assert_same_weights(final_weights(tmp_path / "c"), final_weights(tmp_path / "b"))
+
+
+def test_fp16_scales_its_gradients_and_continues_to_the_same_bits(train_args, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "has_bf16", lambda device: False)
+    train_gray.main([*train_args, "--amp"])
+    train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp", "--max_steps", "4"])
+    train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp", "--resume"])
+    assert_same_weights(final_weights(tmp_path / "b"), final_weights(tmp_path))
+    state = torch.load(tmp_path / "weights" / "model_gray_L25_state.pth", weights_only=True)
+    assert state["scaler"]["scale"] > 1
+    with pytest.raises(SMNetError, match="fp16 goes with --optimizer adam alone"):
+        train_gray.main([*train_args, *folders(tmp_path / "c"), "--amp", "--optimizer", "muon"])
+
+
+def test_fewer_steps_than_are_done_end_the_run(train_args, tmp_path, monkeypatch):
+    steps = training_run.Run.step
+
+    def signalled(run, *batch):
+        if run.done.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return steps(run, *batch)
+
+    monkeypatch.setattr(training_run.Run, "step", signalled)
+    with pytest.raises(SystemExit):
+        train_gray.main(train_args)
+    assert train_gray.main([*train_args, "--resume", "--max_steps", "4"]) == 0
+    assert [(line["epoch"], line["step"]) for line in log_lines(tmp_path)] == [(1, 3), (2, 5)]
 
 
 def test_compile_captures_the_whole_network_and_trains_alike(train_args, tmp_path, monkeypatch):
