@@ -4,4 +4,4 @@ from kill_harness import survive
 
 
 def test_kills_change_nothing(tmp_path):
-    assert survive(tmp_path, kills=3, epochs=2, seed=1) > 0
+    assert survive(tmp_path, kills=2, epochs=2, seed=1) > 0

@@ -84,6 +84,7 @@ def workers_of(launcher: int) -> list[int]:
     return [int(line) for line in subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True, text=True).stdout.split()]
 
 
+@pytest.mark.skipif("SMNET_LONG_TESTS" not in os.environ, reason="gloo at times cannot connect after a restart: by hand")
 def test_a_killed_worker_is_started_again_and_the_run_goes_on(train_args, tmp_path, alone):
     process = start(
         [*options(train_args, tmp_path), "--save_every", "0"], "--standalone", "--nproc_per_node=2", "--max-restarts=1"
