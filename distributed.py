@@ -6,7 +6,9 @@ Everything here does the plain thing, at no cost, where the script was started w
 """
 
 import os
+import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -26,10 +28,28 @@ def processes(device: torch.device) -> Iterator[None]:
     if not LAUNCHED:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store = fresh_store()
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank(), world_size=size())
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
+
+
+def fresh_store() -> dist.Store:
+    """A store of keys that the processes of this life share, with nothing in it.
+
+    torchrun keeps one store over all its restarts (`--max-restarts`), where a process started anew would read addresses of
+    dead ones. The restart count does not tell lives apart: on several machines it differs from one to the next. So every
+    process puts a random token there, and they go on once all have seen the same tokens, its own new one among them.
+    """
+    store, _, _ = next(dist.rendezvous("env://"))
+    store.set(f"token/{rank()}", secrets.token_hex(8))
+    while True:
+        tokens = [store.get(f"token/{other}") for other in range(size())]
+        store.set(f"seen/{rank()}", b" ".join(tokens))
+        if all(store.get(f"seen/{other}") == b" ".join(tokens) for other in range(size())):
+            return dist.PrefixStore(b" ".join(tokens).decode(), store)
+        time.sleep(0.05)
 
 
 def pick_device(name: str) -> torch.device:
