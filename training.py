@@ -6,10 +6,8 @@ NAME.jsonl (a line per epoch) and the folder NAME of TensorBoard's files.
 """
 
 import argparse
-import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,11 +20,12 @@ import distributed
 import utils
 from evaluation import TEST_NOISE, Score, averages, evaluate
 from event_writer import EventWriter
+from learner import Learner
 from models import SMNet
 from patches import PatchDataset
 from pictures import add_test_noise, to_db, to_float
+from run_files import RunFiles
 from stopping import StopRequest, ignore_signals
-from training_run import Run
 from utils import make_parser, number
 
 LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next
@@ -132,22 +131,25 @@ def fit(
     device = distributed.pick_device(args.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
     with distributed.processes(device):
-        train(Run(model, train_set, name=name, args=args, device=device), train_set, val_pictures)
+        learner = Learner(model, train_set, args=args, device=device)
+        files = RunFiles(learner, name=name, args=args)
+        files.start()
+        learner.connect()
+        train(learner, files, train_set, val_pictures)
     return 0
 
 
-def train(run: Run, train_set: PatchDataset, val_pictures: list[tuple[str, np.ndarray]]) -> None:
+def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictures: list[tuple[str, np.ndarray]]) -> None:
     """All epochs that are left of a run."""
-    run.start()
-    name, args = run.name, run.args
-    done, batches = run.done, run.batches
-    if done.step >= run.total_steps and done.closed:
-        print(f"{name}: all {run.total_steps:,} steps are done; raise --epochs or --max_steps to go on")
+    name, args = files.name, files.args
+    done, batches = learner.done, learner.batches
+    if done.step >= learner.total_steps and done.closed:
+        print(f"{name}: all {learner.total_steps:,} steps are done; raise --epochs or --max_steps to go on")
         return
     processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(
-        f"{name}: {sum(p.numel() for p in run.model.parameters()):,} parameters on {run.device}{processes}, "
-        f"{run.steps_per_epoch:,} steps an epoch, steps {done.step + 1:,} to {run.total_steps:,}",
+        f"{name}: {sum(p.numel() for p in learner.model.parameters()):,} parameters on {learner.device}{processes}, "
+        f"{learner.steps_per_epoch:,} steps an epoch, steps {done.step + 1:,} to {learner.total_steps:,}",
         flush=True,
     )
     loader = DataLoader(
@@ -155,45 +157,45 @@ def train(run: Run, train_set: PatchDataset, val_pictures: list[tuple[str, np.nd
         batch_sampler=batches,
         num_workers=args.workers,
         persistent_workers=args.workers > 0,
-        pin_memory=run.device.type == "cuda",
+        pin_memory=learner.device.type == "cuda",
         generator=torch.Generator(),  # its own, or the workers' seeds would be drawn from the global generator
         worker_init_fn=ignore_signals,
     )
-    writer = EventWriter(run.log_folder, first_step=done.step + 1, to_disk=distributed.rank() == 0)
+    writer = EventWriter(files.log_folder, first_step=done.step + 1, to_disk=distributed.rank() == 0)
     try:
         with StopRequest() as stop:
-            while done.step < run.total_steps or not done.closed:
+            while done.step < learner.total_steps or not done.closed:
                 batches.epoch, batches.skip = done.epoch, done.batch
-                if run.steps_left_in_epoch():  # none where a run was interrupted in validation
-                    train_epoch(run, loader, writer, stop)
+                if learner.steps_left_in_epoch():  # none where a run was interrupted in validation
+                    train_epoch(learner, files, loader, writer, stop)
                 with stop.at_once():
-                    scores = evaluate(run.validated, distributed.share(val_pictures), sigma=args.val_noiseL)
+                    scores = evaluate(learner.validated, distributed.share(val_pictures), sigma=args.val_noiseL)
                     score = averages(distributed.gather_shares(scores))
                 if distributed.rank() == 0:
-                    write_epoch(run, score, val_pictures[0][1], writer)
-                if done.batch == run.steps_per_epoch:
+                    write_epoch(learner, files, score, val_pictures[0][1], writer)
+                if done.batch == learner.steps_per_epoch:
                     done.epoch, done.batch, done.loss_sum = done.epoch + 1, 0, 0.0
                 done.closed = True
                 if distributed.rank() == 0:
-                    run.save_state()
+                    files.save_state()
     finally:
         writer.close()
 
 
-def train_epoch(run: Run, loader: DataLoader, writer: EventWriter, stop: StopRequest) -> None:
+def train_epoch(learner: Learner, files: RunFiles, loader: DataLoader, writer: EventWriter, stop: StopRequest) -> None:
     """The steps from where the run stands to the end of the epoch, or to the run's last step; the state is then saved."""
-    done, device, on_cuda = run.done, run.device, run.device.type == "cuda"
-    last_batch = done.batch + run.steps_left_in_epoch()
+    done, device, on_cuda = learner.done, learner.device, learner.device.type == "cuda"
+    last_batch = done.batch + learner.steps_left_in_epoch()
     bar = tqdm(total=last_batch, initial=done.batch, desc=f"epoch {done.epoch + 1}", unit="step",
                disable=True if distributed.rank() else None)  # fmt: skip
     unread = []  # losses still on the device
     started = said = saved = ready = time.monotonic()
     seconds_before, waited_before, batch_before, waited = done.seconds, done.waited, done.batch, 0.0
     utils.peak_memory(device)
-    run.model.train()
+    learner.model.train()
     for clean, noisy, _ in loader:
         waited += time.monotonic() - ready
-        loss = run.step(clean.to(device, non_blocking=on_cuda), noisy.to(device, non_blocking=on_cuda))
+        loss = learner.step(clean.to(device, non_blocking=on_cuda), noisy.to(device, non_blocking=on_cuda))
         unread.append(loss)
         done.batch += 1
         done.step += 1
@@ -212,32 +214,32 @@ def train_epoch(run: Run, loader: DataLoader, writer: EventWriter, stop: StopReq
             for mse in losses:  # one by one, so that the sum does not depend on where a run was interrupted
                 done.loss_sum += mse
             if not math.isfinite(done.loss_sum):
-                run.raise_diverged(f"the loss is {mse}")
-            run.speed = (done.batch - batch_before) * run.args.batchsize / (now - started)
-            report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {run.speed:.1f} pictures/s"
+                learner.raise_diverged(f"the loss is {mse}")
+            learner.speed = (done.batch - batch_before) * learner.args.batchsize / (now - started)
+            report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {learner.speed:.1f} pictures/s"
             bar.set_postfix_str(report)
-            rate = run.rates[0] * run.factor(done.step - 1)
+            rate = learner.rates[0] * learner.factor(done.step - 1)
             writer.scalars({"train/loss": mse, "train/psnr": to_db(mse), "train/learning_rate": rate}, done.step)
             if bar.disable and (last or now - said >= SAY_EVERY):
                 said = now
-                print(f"epoch {done.epoch + 1}, step {done.step:,} of {run.total_steps:,}: {report}", flush=True)
-            if (last or stopping or now - saved >= 60 * run.args.save_every) and distributed.rank() == 0:
+                print(f"epoch {done.epoch + 1}, step {done.step:,} of {learner.total_steps:,}: {report}", flush=True)
+            if (last or stopping or now - saved >= 60 * learner.args.save_every) and distributed.rank() == 0:
                 saved = now
-                run.save_state()
+                files.save_state()
         if stopping:
-            stop.stop(stopping, f"the training state is saved, {run.file('state')} at step {done.step}")
+            stop.stop(stopping, f"the training state is saved, {files.file('state')} at step {done.step}")
         if last:
             break
         ready = time.monotonic()
     bar.close()
 
 
-def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: EventWriter) -> None:
+def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: np.ndarray, writer: EventWriter) -> None:
     """Write what an epoch and its validation gave: TensorBoard's (with the stages of `picture`), weights, log line."""
-    done, args, model = run.done, run.args, run.validated
+    done, args, model = learner.done, learner.args, learner.validated
     val_psnr, val_ssim = score.psnr["SMNet"], score.ssim["SMNet"]
     if math.isnan(val_psnr):
-        run.raise_diverged("the validation PSNR is nan")
+        learner.raise_diverged("the validation PSNR is nan")
     epoch = done.epoch + 1  # the one that this closes, whole or not
     loss = done.loss_sum / done.batch
     line = {
@@ -248,11 +250,11 @@ def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: EventWriter
         "val_psnr": val_psnr,
         "val_ssim": None if math.isnan(val_ssim) else val_ssim,
         "val_sigma": args.val_noiseL,
-        "learning_rate": run.rates[0] * run.factor(done.step - 1),
+        "learning_rate": learner.rates[0] * learner.factor(done.step - 1),
         "seconds": round(done.seconds, 1),
-        "pictures_per_second": round(run.speed, 1),
+        "pictures_per_second": round(learner.speed, 1),
         "data_wait": round(done.waited / done.seconds, 4),
-        "peak_memory_gb": round(utils.peak_memory(run.device, reset=False), 3),
+        "peak_memory_gb": round(utils.peak_memory(learner.device, reset=False), 3),
     }
     is_best = val_psnr > done.best
     print(
@@ -271,12 +273,12 @@ def write_epoch(run: Run, score: Score, picture: np.ndarray, writer: EventWriter
         "noise_range": args.noise_range,
         **{key: line[key] for key in ("epoch", "step", "val_psnr", "val_sigma")},
     }
-    run.remove_later_than(epoch)
-    utils.save_checkpoint(run.file(epoch), weights)
+    files.remove_later_than(epoch)
+    utils.save_checkpoint(files.file(epoch), weights)
     if is_best:
         done.best = val_psnr
-        utils.save_checkpoint(run.file("best"), weights)
-    write_log_line(run.log_file, line)
+        utils.save_checkpoint(files.file("best"), weights)
+    files.write_log_line(line)
 
 
 @torch.inference_mode()
@@ -286,18 +288,3 @@ def stages_grid(model: SMNet, picture: np.ndarray, sigma: float) -> Tensor:
     noisy = add_test_noise(clean, sigma=sigma, **TEST_NOISE[model.channels])[0]
     noise_mask, residual, output = (s[0].cpu() for s in model.stages(noisy[None].to(next(model.parameters()).device)))
     return make_grid([t.clamp(0, 1) for t in (clean, noisy, noise_mask + 0.5, residual, output)], nrow=5)
-
-
-def write_log_line(path: Path, line: dict) -> None:
-    """Put an epoch's line into the jsonl log, after those of the epochs before and in place of any later ones."""
-    kept = []
-    if path.is_file():
-        for text in path.read_text().splitlines():
-            try:
-                if json.loads(text)["epoch"] >= line["epoch"]:
-                    continue
-            except (ValueError, KeyError, TypeError):
-                pass  # a line that somebody else put there stays
-            kept.append(text)
-    with utils.replacing(path) as temporary:
-        temporary.write_text("\n".join([*kept, json.dumps(line)]) + "\n")

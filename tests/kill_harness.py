@@ -3,9 +3,9 @@
     python tests/kill_harness.py --kills 20
 
 A run is trained once in peace. Then the same command is started, killed by SIGKILL at a random moment, and started again with
---resume, until it has been killed so often and is left to finish. Moments are of three kinds in turn: a random time after
-training began, while a file is being written, and during validation. At the end the final weights must be the same bits and
-the jsonl log the same lines, but for the clock's. Exit status 0 if so.
+--resume, until it has been killed so often and is left to finish. Moments are of four kinds in turn: a random time after
+training began, while a file is being written, during validation, and while starting. At the end all weights and the training
+state must be the same bits and the jsonl log the same lines, but for the clock's. Exit status 0 if so.
 """
 
 import argparse
@@ -60,7 +60,12 @@ def one_life(folder: Path, data: Path, epochs: int, kind: str, rng: random.Rando
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True)
     reader.start()
+    if kind == "start":
+        pause = rng.uniform(0, 6)
+        began = time.monotonic()
     while process.poll() is None and not any("parameters on" in line for line in lines):
+        if kind == "start" and time.monotonic() - began >= pause:
+            break
         time.sleep(0.01)
     if kind == "save":
         time.sleep(rng.uniform(0, 0.5))
@@ -72,6 +77,9 @@ def one_life(folder: Path, data: Path, epochs: int, kind: str, rng: random.Rando
         time.sleep(rng.uniform(0, 0.1))
         process.kill()
         what = "in or near validation"
+    elif kind == "start":
+        process.kill()
+        what = "while starting"
     else:
         pause = rng.uniform(0, 2)
         time.sleep(pause)
@@ -91,6 +99,14 @@ def without_clock(folder: Path) -> list[dict]:
     return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
 
 
+def tensors(content: object) -> list[torch.Tensor]:
+    """All tensors of a checkpoint, in its order."""
+    if isinstance(content, torch.Tensor):
+        return [content]
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
 def survive(folder: Path, *, kills: int, epochs: int, seed: int) -> int:
     """Do all that the module's docstring says in `folder`; AssertionError where something was lost or changed.
 
@@ -108,7 +124,7 @@ def survive(folder: Path, *, kills: int, epochs: int, seed: int) -> int:
     assert process.returncode == 0, said
     done = 0
     while done < kills:
-        what, finished = one_life(war, folder, epochs, ("time", "save", "validation")[done % 3], rng)
+        what, finished = one_life(war, folder, epochs, ("time", "save", "validation", "start")[done % 4], rng)
         if finished:
             break
         done += 1
@@ -116,8 +132,9 @@ def survive(folder: Path, *, kills: int, epochs: int, seed: int) -> int:
     process = start(war, folder, epochs, "--resume")
     said, _ = process.communicate()
     assert process.returncode == 0, said
-    ours, theirs = (torch.load(f / "weights" / f"{RUN}_{epochs}.pth", weights_only=True)["model"] for f in (war, peace))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs), "the weights differ"
+    for file in (f"{RUN}_{epochs}.pth", f"{RUN}_best.pth", f"{RUN}_state.pth"):
+        ours, theirs = (tensors(torch.load(f / "weights" / file, weights_only=True)) for f in (war, peace))
+        assert len(ours) == len(theirs) and all(map(torch.equal, ours, theirs)), f"{file} differs"
     assert without_clock(war) == without_clock(peace), "the logs differ"
     assert {p.name for p in (war / "weights").iterdir()} == {p.name for p in (peace / "weights").iterdir()}, "the files differ"
     return done

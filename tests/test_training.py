@@ -14,12 +14,13 @@ import tensorboardX.record_writer
 import torch
 
 import evaluation
+import learner
+import run_files
 import train_gray
 import train_gray_blind
 import train_rgb
 import train_rgb_blind
 import training
-import training_run
 import utils
 from event_writer import EventWriter
 from models import SMNet
@@ -111,14 +112,14 @@ def test_continuing_gives_the_same_bits(train_args, tmp_path, options, workers, 
     straight, straight_log = final_weights(tmp_path), log_lines(tmp_path)
     again = [*more, "--workers", workers, *folders(tmp_path / "b")]
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        steps = training_run.Run.step
+        steps = learner.Learner.step
 
-        def interrupted(run, *batch):
-            if run.done.step == 5:  # in the middle of the second epoch
+        def interrupted(self, *batch):
+            if self.done.step == 5:  # in the middle of the second epoch
                 raise KeyboardInterrupt
-            return steps(run, *batch)
+            return steps(self, *batch)
 
-        patch.setattr(training_run.Run, "step", interrupted)
+        patch.setattr(learner.Learner, "step", interrupted)
         train_gray.main([*train_args, *again])
     assert train_gray.main([*train_args, *again, "--resume"]) == 0
     assert "epoch 1, step 3" in capsys.readouterr().out
@@ -233,7 +234,7 @@ def test_a_signal_saves_and_stops_with_its_status(train_args, tmp_path, number, 
     train_gray.main(train_args)
     handler = signal.getsignal(number)
     straight, straight_log = final_weights(tmp_path), log_lines(tmp_path)
-    module, name = {"training": (training_run.Run, "step"), "validation": (training, "evaluate")}[where]
+    module, name = {"training": (learner.Learner, "step"), "validation": (training, "evaluate")}[where]
     original, calls = getattr(module, name), []
 
     def signalled(*args, **kwargs):
@@ -265,7 +266,7 @@ def test_a_second_ctrl_c_stops_at_once():
 
 def test_the_state_is_saved_every_so_often_and_the_one_before_kept(train_args, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "LOG_EVERY", 1)
-    monkeypatch.setattr(training_run.Run, "remove_later_than", lambda *_: pytest.fail("stop here, before the epoch's files"))
+    monkeypatch.setattr(run_files.RunFiles, "remove_later_than", lambda *_: pytest.fail("stop here, before the epoch's files"))
     with pytest.raises(pytest.fail.Exception):
         train_gray.main([*train_args, "--save_every", "0"])
     steps = {what: torch.load(tmp_path / "weights" / f"model_gray_L25_{what}.pth", weights_only=True)["progress"]["step"]
@@ -377,7 +378,7 @@ def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, 
 
 
 def test_fp16_scales_its_gradients_and_continues_to_the_same_bits(train_args, tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "has_bf16", lambda device: False)
+    monkeypatch.setattr(learner, "has_bf16", lambda device: False)
     train_gray.main([*train_args, "--amp"])
     train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp", "--max_steps", "4"])
     train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp", "--resume"])
@@ -389,14 +390,14 @@ def test_fp16_scales_its_gradients_and_continues_to_the_same_bits(train_args, tm
 
 
 def test_fewer_steps_than_are_done_end_the_run(train_args, tmp_path, monkeypatch):
-    steps = training_run.Run.step
+    steps = learner.Learner.step
 
-    def signalled(run, *batch):
-        if run.done.step == 4:
+    def signalled(self, *batch):
+        if self.done.step == 4:
             signal.raise_signal(signal.SIGTERM)
-        return steps(run, *batch)
+        return steps(self, *batch)
 
-    monkeypatch.setattr(training_run.Run, "step", signalled)
+    monkeypatch.setattr(learner.Learner, "step", signalled)
     with pytest.raises(SystemExit):
         train_gray.main(train_args)
     assert train_gray.main([*train_args, "--resume", "--max_steps", "4"]) == 0

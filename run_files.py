@@ -1,22 +1,16 @@
-"""One training run: the network with all that its training state holds, and its files."""
+"""The files of a training run: its states and weights, and bringing a learner to where they say it was."""
 
 import argparse
-import dataclasses
 import io
+import json
 import math
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 import distributed
 import utils
-from models import SMNet
-from optimizers import make_optimizers, moving_average, rate_factor
-from patches import EpochBatches, PatchDataset
+from learner import Learner, Progress
 from utils import SMNetError
 
 # A state is continued only by a command that agrees with it on these (what it trained on, and how the options are called
@@ -37,117 +31,22 @@ CHANGEABLE = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands. Saved in the training state and restored from it."""
-
-    epoch: int = 0  # epochs done
-    batch: int = 0  # batches done of the epoch after those
-    step: int = 0  # batches done in all
-    loss_sum: float = 0.0  # over this epoch's batches
-    seconds: float = 0.0  # trained in all, validation not counted
-    waited: float = 0.0  # seconds of those that went by until data came
-    best: float = -math.inf  # highest validation PSNR so far, dB
-    closed: bool = True  # whether this point is validated and its weights are written; not so in the middle of an epoch
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 itself; older GPUs only emulate it, slowly."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu"
-
-
-class Run:
-    """A network in training: `step` trains it, `start` and `save_state` bring it from and to the disk.
+class RunFiles:
+    """The files of the run `name`: `start` brings the learner to where they say it was, `save_state` writes where it is.
 
     Args:
-        model: the network; put on the device.
-        train_set: what it is trained on.
-        name: what its files begin with, as `utils.run_name` gives.
+        learner: what trains.
+        name: what the files begin with, as `utils.run_name` gives.
         args: as `training.parse_args` gives.
-        device: this process's.
-
-    Raises:
-        SMNetError: too few samples for a batch, or too few pictures in a batch for the processes.
     """
 
-    def __init__(self, model: SMNet, train_set: PatchDataset, *, name: str, args: argparse.Namespace, device: torch.device):
-        self.model, self.name, self.args = model, name, args
-        self.device = device
-        self.batches = EpochBatches(len(train_set), args.batchsize, seed=args.seed)
-        self.steps_per_epoch = len(self.batches)
-        if not self.steps_per_epoch:
-            raise SMNetError(
-                f"{args.train_h5} gives {len(train_set)} samples an epoch, less than --batchsize {args.batchsize}; "
-                "give a smaller one, or more pictures to dataset*.py"
-            )
-        if args.batchsize < distributed.size():
-            raise SMNetError(f"--batchsize {args.batchsize} is the whole batch, too small for {distributed.size()} processes")
-        self.total_steps = min(self.steps_per_epoch * args.epochs, args.max_steps or math.inf)
-        self.settings = {**vars(args), "samples": len(train_set), "averaged": args.ema > 0, "milestones": list(args.milestones)}
+    def __init__(self, learner: Learner, *, name: str, args: argparse.Namespace):
+        self.learner, self.name, self.args = learner, name, args
+        asked = {"samples": learner.batches.length, "averaged": args.ema > 0, "milestones": list(args.milestones)}
+        self.settings = {**vars(args), **asked}
         self.log_folder, self.log_file = Path(args.log_dir) / name, Path(args.log_dir) / f"{name}.jsonl"
-        self.done = Progress()
         self.damaged = False  # whether the newest state on disk is, and the one before it is to be kept
         self.launched = False  # whether the state on disk is of this run
-        self.speed = 0.0  # pictures a second in the epoch at hand
-
-        model.to(self.device, memory_format=torch.channels_last)
-        self.parallel: nn.Module = model  # what is called in training: `start` wraps it for several processes and --compile
-        self.no_sync = nullcontext  # within it the processes do not add up their gradients
-        self.average = AveragedModel(model, multi_avg_fn=moving_average(args.ema)) if args.ema else None
-        self.optimizers, self.rates = zip(*make_optimizers(model, args))
-        bf16 = has_bf16(device)
-        self.autocast = torch.autocast(device.type, torch.bfloat16 if bf16 else torch.float16, enabled=args.amp)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp and not bf16)
-        if self.scaler.is_enabled() and args.optimizer == "muon":
-            raise SMNetError("this device has no bf16, and fp16 goes with --optimizer adam alone; leave out --amp or muon")
-
-    @property
-    def validated(self) -> SMNet:
-        """The network that is validated and saved: the moving average where there is one."""
-        return self.average.module if self.average else self.model
-
-    def factor(self, step: int) -> float:
-        """What the learning rates are multiplied by at `step`, 0 being the first."""
-        return rate_factor(step, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, args=self.args)
-
-    def steps_left_in_epoch(self) -> int:
-        """Steps to the end of the epoch at hand, or to the run's last step."""
-        return max(0, min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step))
-
-    def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
-        """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).
-
-        Returns its part of the batch's loss before the step, detached: the parts of all processes add up to the loss.
-        """
-        for optimizer, rate in zip(self.optimizers, self.rates):
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = rate * self.factor(self.done.step)
-        total = torch.zeros((), device=self.device)
-        pieces = list(zip(clean.chunk(self.args.accumulate), noisy.chunk(self.args.accumulate)))
-        for i, (clean_piece, noisy_piece) in enumerate(pieces):
-            with self.no_sync() if i + 1 < len(pieces) else nullcontext():
-                with self.autocast:
-                    output = self.parallel(noisy_piece)
-                part = F.mse_loss(output.float(), clean_piece) * (len(clean_piece) / self.args.batchsize)
-                # The gradients are averaged over the processes, where their sum is wanted.
-                self.scaler.scale(part * distributed.size()).backward()
-            total += part.detach()
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        if self.args.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.args.grad_clip)
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        if self.average:
-            self.average.update_parameters(self.model)
-        return total
-
-    # -------------------------------------------------------------------------------------------------------- files
 
     def file(self, what: int | str) -> Path:
         """weights/NAME_<what>.pth; `what` is an epoch, "best" or "state"."""
@@ -163,40 +62,35 @@ class Run:
             if later > epoch:
                 utils.remove(self.file(later))
 
-    def raise_diverged(self, what: str) -> None:
-        """Stop a run whose loss or weights are no numbers any more, before they replace good ones."""
-        raise SMNetError(
-            f"{what} at step {self.done.step}: training has diverged. Try a lower --lr, --grad_clip 1 or --warmup 100; "
-            "what was saved before is kept"
-        )
-
     def save_state(self) -> None:
         """Write all that continuing needs; the state before it is kept beside it.
 
         Raises:
             SMNetError: the weights are not finite, or the file cannot be written.
         """
-        if not torch.stack([p.isfinite().all() for p in self.model.parameters()]).all():
-            self.raise_diverged("there are weights that are no finite numbers")
+        if not torch.stack([p.isfinite().all() for p in self.learner.model.parameters()]).all():
+            self.learner.raise_diverged("there are weights that are no finite numbers")
+        settings = {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)}
+        state = {**self.learner.state(), "launch": distributed.launch(), "settings": settings}
         keep = self.file("state_previous") if self.launched else None  # a state of an earlier run is not one before this
-        utils.save_checkpoint(self.file("state"), self.state(), keep=keep)
+        utils.save_checkpoint(self.file("state"), state, keep=keep)
         if not keep and self.file("state_previous").is_file():
             utils.remove(self.file("state_previous"))
         self.launched = True
 
-    def state(self) -> dict:
-        """All that continuing needs, as a checkpoint holds it."""
-        return {
-            "channels": self.model.channels,
-            "width": self.model.width,
-            "model": self.model.state_dict(),
-            "average": self.average and self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": self.scaler.state_dict(),
-            "launch": distributed.launch(),
-            "progress": dataclasses.asdict(self.done),
-            "settings": {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)},
-        }
+    def write_log_line(self, line: dict) -> None:
+        """Put an epoch's line into the jsonl log, after those of the epochs before and in place of any later ones."""
+        kept = []
+        if self.log_file.is_file():
+            for text in self.log_file.read_text().splitlines():
+                try:
+                    if json.loads(text)["epoch"] >= line["epoch"]:
+                        continue
+                except (ValueError, KeyError, TypeError):
+                    pass  # a line that somebody else put there stays
+                kept.append(text)
+        with utils.replacing(self.log_file) as temporary:
+            temporary.write_text("\n".join([*kept, json.dumps(line)]) + "\n")
 
     def read_state(self) -> dict:
         """The newest training state; where that is missing or damaged the one before it, which is said.
@@ -222,7 +116,7 @@ class Run:
         return state
 
     def start(self) -> None:
-        """Bring the run to where the command says, in every process alike; the first one reads and writes the files.
+        """Bring the learner to where the command says, in every process alike; the first one reads and writes the files.
 
         Raises:
             SMNetError: see `start_from_files`.
@@ -231,15 +125,9 @@ class Run:
             self.start_from_files()
         if distributed.LAUNCHED:
             buffer = io.BytesIO()
-            torch.save(self.state(), buffer)
+            torch.save(self.learner.state(), buffer)
             state = torch.load(io.BytesIO(distributed.from_first(buffer.getvalue())), map_location="cpu", weights_only=True)
-            self.load(state)
-            self.parallel = nn.parallel.DistributedDataParallel(
-                self.model, device_ids=[self.device.index] if self.device.type == "cuda" else None
-            )
-            self.no_sync = self.parallel.no_sync
-        if self.args.compile:
-            self.parallel = torch.compile(self.parallel)
+            self.learner.load(state)
 
     def start_from_files(self) -> None:
         """Bring the run to where `--checkpoint`, `--resume` or `--init` says, or leave it at the beginning.
@@ -259,14 +147,14 @@ class Run:
             if self.damaged:
                 self.file("state_previous").replace(state_file)  # or the next save would keep the damaged one in its place
             self.launched = True
-            print(f"resumed after {self.done.epoch} epochs, at step {self.done.step}")
+            print(f"resumed after {self.learner.done.epoch} epochs, at step {self.learner.done.step}")
         elif args.checkpoint:
             in_the_way = self.continue_after(args.checkpoint)
         elif args.init:
             self.take_weights(Path(args.init))
             print(f"starting from the weights in {args.init}")
         # The epoch at hand may have its weights already: a run ended in it, or between its weights and its state.
-        at_hand = self.done.epoch + (1 if args.resume or self.done.batch else 0)
+        at_hand = self.learner.done.epoch + (1 if args.resume or self.learner.done.batch else 0)
         in_the_way = [self.file(epoch) for epoch in self.epochs_on_disk() if epoch > at_hand] + in_the_way
         if not args.resume and not args.checkpoint:
             others = (state_file, self.file("state_previous"), self.file("best"), self.log_file, *self.event_files())
@@ -316,11 +204,11 @@ class Run:
                     self.launched = True
                     print(f"continuing exactly after epoch {epoch}, from the training state {state_file}")
                     return []
-                newer = [state_file] if step > epoch * self.steps_per_epoch else []
+                newer = [state_file] if step > epoch * self.learner.steps_per_epoch else []
             except SMNetError as error:
                 why = f"the training state cannot be used ({error})"
         self.take_weights(weights_file)
-        self.done = Progress(epoch=epoch, step=epoch * self.steps_per_epoch, best=self.best_until(epoch))
+        self.learner.done = Progress(epoch=epoch, step=epoch * self.learner.steps_per_epoch, best=self.best_until(epoch))
         print(f"continuing after epoch {epoch} from its weights alone, {weights_file}: {why}, so the optimizer starts anew")
         return newer
 
@@ -348,7 +236,7 @@ class Run:
         content = utils.read_checkpoint(path)
         model = utils.model_from_checkpoint(content, path)
         self.check_shape(path, model.channels, model.width)
-        for target in filter(None, (self.model, self.average and self.average.module)):
+        for target in (self.learner.model, self.learner.validated):
             target.load_state_dict(model.state_dict())
         return content
 
@@ -369,29 +257,18 @@ class Run:
                     print(f"--{key} was {settings[key]}, is now {self.settings[key]}")
             if any(settings[key] != self.settings[key] for key in ("val_noiseL", "val_h5")):
                 progress.best = -math.inf  # PSNRs that cannot be compared
-            self.load(state)
+            self.learner.load(state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise SMNetError(
                 f"{path} is no training state of this version ({error}); continue from weights with -c N"
             ) from None
-        self.done.best = progress.best
-
-    def load(self, state: dict) -> None:
-        """Take a state's content over."""
-        self.model.load_state_dict(state["model"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.done = Progress(**state["progress"])
+        self.learner.done.best = progress.best
 
     def check_shape(self, path: Path, channels: int, width: int) -> None:
         """Raise where a checkpoint is of another network than this command's."""
-        if channels != self.model.channels:
+        if channels != self.learner.model.channels:
             raise SMNetError(
-                f"{path} is for {channels} channels, this script trains {self.model.channels}; use the other script"
+                f"{path} is for {channels} channels, this script trains {self.learner.model.channels}; use the other script"
             )
-        if width != self.model.width:
-            raise SMNetError(f"{path} has width {width}, this command --width {self.model.width}; give --width {width}")
+        if width != self.learner.model.width:
+            raise SMNetError(f"{path} has width {width}, this command --width {self.learner.model.width}; give --width {width}")
