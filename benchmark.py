@@ -17,14 +17,14 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import DenseBlock, ImageMemory, NonLocalBlock, SMNet
-from utils import make_parser, number, peak_memory, pick_device, run_script
+from models import DenseBlock, FusionBlock, ImageMemory, NoiseMemory, NonLocalBlock, SMNet
+from utils import make_parser, number, peak_memory, pick_device, reuse_memory, run_script
 
 # ------------------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.
@@ -72,6 +72,20 @@ class PlainDenseBlock(DenseBlock):
         return fused + x if self.skip else fused
 
 
+class PlainFusionBlock(FusionBlock):
+    """One concatenation of all maps."""
+
+    def fuse(self, maps: Iterator[Tensor]) -> Tensor:
+        return self.pointwise(torch.cat(list(maps), dim=1))
+
+
+class PlainNoiseMemory(NoiseMemory):
+    """The head's convolutions one after the other."""
+
+    def tail(self, features: Tensor) -> Tensor:
+        return self.head(features)
+
+
 class PlainImageMemory(ImageMemory):
     """The tail as published: twice the size and back."""
 
@@ -87,6 +101,8 @@ def plain_reference(model: SMNet) -> SMNet:
         for ours, theirs in (
             (NonLocalBlock, PlainNonLocalBlock),
             (DenseBlock, PlainDenseBlock),
+            (FusionBlock, PlainFusionBlock),
+            (NoiseMemory, PlainNoiseMemory),
             (ImageMemory, PlainImageMemory),
         ):
             if type(module) is ours:
@@ -173,6 +189,7 @@ def make_task(kind: str, plain: bool, args: argparse.Namespace, device: torch.de
 def measure_peak(kind: str, plain: bool, args: argparse.Namespace, answer: multiprocessing.Queue) -> None:
     """Put into `answer` the peak memory in GB that a task takes; runs in a process of its own."""
     device = pick_device(args.device)
+    reuse_memory()  # as the scripts do
     F.conv2d(torch.rand(1, 8, 8, 8, device=device), torch.rand(8, 8, 3, 3, device=device))  # loads the libraries
     before = peak_memory(device)
     task = make_task(kind, plain, args, device)

@@ -8,6 +8,8 @@ code and weights, which differ from the paper's drawing: three dense blocks per 
 on the stems.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +46,15 @@ class NonLocalBlock(nn.Module):
             rows.append(torch.cat([self.attend(*region) for region in regions], dim=3))
         return self.out(torch.cat(rows, dim=2)) + x
 
+    @torch.no_grad()
+    def attention(self, x: Tensor, row: int, column: int) -> Tensor:
+        """What the place (row, column) attends to, for grid 1: (1, width, H, W) -> weights (H // 2, W // 2), adding up to 1."""
+        if self.grid != 1:
+            raise ValueError(f"attention over the whole plane is asked for, this block has grid {self.grid}")
+        query = self.theta(x)[0, :, row, column]
+        keys = F.max_pool2d(self.phi(x), 2)[0]  # (width/2, H // 2, W // 2)
+        return torch.einsum("d,dhw->hw", query, keys).flatten().softmax(0).view(keys.shape[1:])
+
     @staticmethod
     def attend(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         """softmax(theta phi^T) g over one region: 3 x (N, d, h, w) -> (N, d, h, w)."""
@@ -74,6 +85,11 @@ class DenseBlock(nn.Module):
         self.fusion = nn.Conv2d(width + self.LAYERS * growth, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        fused = self.by_concatenation(x) if torch.is_grad_enabled() else self.by_parts(x)
+        return fused.add_(x) if self.skip else fused
+
+    def by_concatenation(self, x: Tensor) -> Tensor:
+        """The fused maps, before the skip."""
         maps = x
         for conv in self.convs[:-1]:
             maps = torch.cat([maps, F.relu_(conv(maps))], dim=1)  # (N, width + i * growth, H, W)
@@ -82,7 +98,38 @@ class DenseBlock(nn.Module):
         split = maps.shape[1]
         fused = F.conv2d(maps, self.fusion.weight[:, :split], self.fusion.bias)
         fused += F.conv2d(last, self.fusion.weight[:, split:])
-        return fused.add_(x) if self.skip else fused
+        return fused
+
+    def by_parts(self, x: Tensor) -> Tensor:
+        """The same without gradients and concatenations: each new map adds its part to the convolutions after it.
+
+        Convolutions to few channels are slow, so several are done at once, up to 64 channels together.
+        """
+        growth = self.convs[0].out_channels
+        together = max(1, 64 // growth)
+
+        def weight(first: int, last: int, start: int, channels: int) -> Tensor:
+            """Of the convolutions first to last, for `channels` input channels from `start`."""
+            return torch.cat([conv.weight[:, start : start + channels] for conv in self.convs[first:last]])
+
+        sums = []  # what the convolutions not yet done have so far, (N, n * growth, H, W) each
+        for i in range(0, self.LAYERS, together):
+            bias = torch.cat([conv.bias for conv in self.convs[i : i + together]])
+            sums.append(F.conv2d(x, weight(i, i + together, 0, x.shape[1]), bias, padding=1))
+        fused = F.conv2d(x, self.fusion.weight[:, : x.shape[1]], self.fusion.bias)
+        for i in range(self.LAYERS):
+            start = x.shape[1] + i * growth
+            new = F.relu(sums[0][:, :growth])
+            fused += F.conv2d(new, self.fusion.weight[:, start : start + growth])
+            sums[0] = sums[0][:, growth:]
+            if not sums[0].shape[1]:
+                del sums[0]
+            first = i + 1
+            for part in sums:
+                last = first + part.shape[1] // growth
+                part += F.conv2d(new, weight(first, last, start, growth), padding=1)
+                first = last
+        return fused
 
 
 class NoiseAwareBlock(nn.Module):
@@ -103,7 +150,7 @@ class NoiseAwareBlock(nn.Module):
 class ContextualBlock(nn.Module):
     """The paper's contextual block: three dense blocks in a row, then a dilated convolution with ReLU.
 
-    (N, width, H, W) -> three maps (N, width, H, W): first dense block, second dense block, dilated convolution.
+    (N, width, H, W) -> three maps (N, width, H, W), as they come: first dense block, second dense block, dilated convolution.
     """
 
     def __init__(self, width: int):
@@ -111,10 +158,11 @@ class ContextualBlock(nn.Module):
         self.dense = nn.ModuleList(DenseBlock(width, growth=width) for _ in range(3))
         self.dilated = nn.Conv2d(width, width, 3, padding=2, dilation=2, bias=False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        first = self.dense[0](x)
-        second = self.dense[1](first)
-        return first, second, F.relu(self.dilated(self.dense[2](second)))
+    def forward(self, x: Tensor) -> Iterator[Tensor]:
+        for dense in self.dense[:-1]:
+            x = dense(x)
+            yield x
+        yield F.relu(self.dilated(self.dense[-1](x)))
 
 
 class FusionBlock(nn.Module):
@@ -128,8 +176,18 @@ class FusionBlock(nn.Module):
         self.pointwise = nn.Conv2d(maps * width, width, 1)
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        return self.conv(self.pointwise(torch.cat(maps, dim=1)))
+    def forward(self, maps: Iterator[Tensor]) -> Tensor:
+        return self.conv(self.fuse(maps))
+
+    def fuse(self, maps: Iterator[Tensor]) -> Tensor:
+        """The 1x1 convolution; without gradients map by map, so that none need be kept."""
+        if torch.is_grad_enabled():
+            return self.pointwise(torch.cat(list(maps), dim=1))
+        parts = self.pointwise.weight.split(self.pointwise.out_channels, dim=1)
+        fused = F.conv2d(next(maps), parts[0], self.pointwise.bias)
+        for new, part in zip(maps, parts[1:]):
+            fused += F.conv2d(new, part)
+        return fused
 
 
 class NoiseMemory(nn.Module):
@@ -164,7 +222,12 @@ class NoiseMemory(nn.Module):
             features = F.max_unpool2d(block(features), indices.pop(), 2, output_size=skip.shape[-2:])
             maps = [skip, features] if skips else [skip, features, unpooled]
             features = merge(torch.cat(maps, dim=1))
-        return torch.tanh(self.head(features))
+        return torch.tanh(self.tail(features))
+
+    def tail(self, features: Tensor) -> Tensor:
+        """The head's two convolutions: (N, width, H, W) -> (N, channels, H, W)."""
+        first, second = self.head
+        return convolve_twice(features, first, second.weight, second.bias)
 
 
 class ImageMemory(nn.Module):
@@ -185,12 +248,14 @@ class ImageMemory(nn.Module):
 
     def forward(self, residual: Tensor) -> Tensor:
         shallow = self.stem[0](residual)  # s (N, width, H, W)
-        features = self.stem[1](shallow)
-        maps = []
+        return self.tail(self.fusion(self.maps(self.stem[1](shallow))) + shallow)
+
+    def maps(self, features: Tensor) -> Iterator[Tensor]:
+        """The three maps of each contextual block, as they come."""
         for block in self.contextual:
-            maps += block(features)
-            features = maps[-1]
-        return self.tail(self.fusion(maps) + shallow)
+            for new in block(features):
+                yield new
+            features = new
 
     def tail(self, features: Tensor) -> Tensor:
         """(N, width, H, W) -> (N, channels, H, W).
@@ -201,7 +266,21 @@ class ImageMemory(nn.Module):
         """
         kernel = F.avg_pool2d(F.pad(self.project.weight, (2, 2, 2, 2)), 2, stride=1)  # (channels, width, 6, 6)
         kernel = F.pixel_unshuffle(kernel, 2)  # (channels, 4 * width, 3, 3)
-        return F.conv2d(self.expand(features), kernel, self.project.bias, padding=1)
+        return convolve_twice(features, self.expand, kernel, self.project.bias)
+
+
+def convolve_twice(x: Tensor, first: nn.Conv2d, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Two 3x3 convolutions with nothing between them, the second to few channels: (N, C, H, W) -> (N, channels, H, W).
+
+    Without gradients the maps in between are not made: `first` is multiplied with each of the second kernel's nine places, and
+    the nine results are shifted and added, which is the same at the borders, too.
+    """
+    if torch.is_grad_enabled():
+        return F.conv2d(first(x), kernel, bias, padding=1)
+    places = kernel.flip(2, 3).flatten(2).transpose(1, 2).flatten(0, 1)  # (channels * 9, middle), as F.fold orders them
+    weight = (places @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:])
+    parts = F.conv2d(x, weight, places @ first.bias, padding=1)  # (N, channels * 9, H, W)
+    return F.fold(parts.flatten(2), x.shape[-2:], 3, padding=1) + bias.view(1, -1, 1, 1)
 
 
 class SMNet(nn.Module):
@@ -242,6 +321,27 @@ class SMNet(nn.Module):
         residual = x - noise_mask
         output = self.image_memory(residual)
         return tuple(t[..., :height, :width] for t in (noise_mask, residual, output))
+
+    @torch.no_grad()
+    def attention(self, x: Tensor, row: int, column: int) -> Tensor:
+        """Look inside: what a pixel attends to in the deepest noise-aware block, which sees the whole picture.
+
+        Args:
+            x: noisy picture (1, channels, H, W).
+            row, column: the pixel.
+
+        Returns:
+            (h, w), adding up to 1: a weight for every 16x16 pixels (every second of the 8 times smaller plane's places).
+        """
+        block = self.noise_memory.decoder[0].non_local
+        seen: list[Tensor] = []
+        hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.noise_memory(pad_to_minimum(x))
+        finally:
+            hook.remove()
+        height, width = seen[0].shape[-2:]
+        return block.attention(seen[0], min(row // 8, height - 1), min(column // 8, width - 1))
 
 
 def pad_to_minimum(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ A picture in memory is a uint8 array (C, H, W), C = 1 (gray) or 3 (RGB), unless 
 
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -28,8 +29,8 @@ SAMPLE_TRAIN = (
 )  # fmt: skip
 
 
-def find_pictures(folder: str | Path) -> list[Path]:
-    """All picture files below `folder` (png, jpg, bmp, tif, webp), sorted by path; links are followed, hidden ones passed over.
+def find_pictures(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """All picture files below `folder`, by their endings, sorted by path; links are followed, hidden ones passed over.
 
     Raises:
         SMNetError: no such folder, or no picture in it.
@@ -42,10 +43,10 @@ def find_pictures(folder: str | Path) -> list[Path]:
         seen.add(os.path.realpath(parent))
         hidden_or_seen = {f for f in folders if f[0] == "." or os.path.realpath(Path(parent, f)) in seen}  # links can go round
         folders[:] = sorted(set(folders) - hidden_or_seen)
-        found += [Path(parent, name) for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
+        found += [Path(parent, name) for name in files if name[0] != "." and Path(name).suffix.lower() in suffixes]
     found.sort()
     if not found:
-        raise SMNetError(f"no picture in {folder} ({', '.join(s[1:] for s in SUFFIXES)} files are looked for)")
+        raise SMNetError(f"no picture in {folder} ({', '.join(s[1:] for s in suffixes)} files are looked for)")
     return found
 
 

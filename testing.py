@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import sheets
 import utils
 from evaluation import Score, averages, evaluate, paper_results
 from models import SMNet
-from pictures import SAMPLE_TEST, find_pictures, read_picture, sample_pictures, write_picture
+from pictures import SAMPLE_TEST, find_pictures, read_picture, sample_pictures, to_float, write_picture
 from utils import SMNetError, describe, make_parser, number
 
 
@@ -42,14 +43,18 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
     reports = []
     for sigma in args.test_noiseL if sets else []:
         try:
-            model, weights = find_model(args, channels, sigma)
+            model, weights = find_model(
+                channels, sigma if args.mode == "S" else None,
+                weights=args.weights, weights_dir=args.weights_dir, checkpoint=args.checkpoint,
+            )  # fmt: skip
         except SMNetError as error:
             if str(error) not in problems:
                 problems.append(str(error))
             continue
         model.to(device, memory_format=torch.channels_last)
         for name, pictures in sets.items():
-            save = saver(Path(args.save_dir) / f"{name.strip('/.')}_sigma{sigma:g}") if args.save_dir else None
+            folder = Path(args.save_dir or "") / f"{name.strip('/.')}_sigma{sigma:g}"
+            save = saver(folder, model if args.save_stages else None) if args.save_dir else None
             scores = evaluate(model, pictures, sigma=sigma, baseline=args.baseline, on_stages=save)
             report = {"set": name, "sigma": sigma, "mode": args.mode, **weights, "paper": paper_results(name, sigma)}
             reports.append((report, scores))
@@ -85,11 +90,15 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     option("--data_dir", metavar="DIR", help="folder of the test sets (default: %(default)s)")
     option("--baseline", action="store_true", help="measure the best Gaussian blur and scikit-image's NL-means, too")
     option("--save_dir", metavar="DIR", help="write noisy, denoised and noise mask (+ 0.5) there, as PNG")
+    text = "with --save_dir: write a sheet of noise mask, residual, output and attention of every picture, too (see the README)"
+    option("--save_stages", action="store_true", help=text)
     option("--json", metavar="FILE", help="write all figures there, as JSON")
     option("--csv", metavar="FILE", help="write a row per picture there, as CSV")
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.set_defaults(**{key: value for key, value in defaults.items() if not key.startswith("all_")})
     args = parser.parse_args(argv)
+    if args.save_stages and not args.save_dir:
+        parser.error("--save_stages needs --save_dir, the folder that the sheets go to")
     if "all" in args.test_noiseL:
         args.test_noiseL = defaults["all_noiseL"]
     if "all" in args.test_data:
@@ -127,39 +136,50 @@ def load_set(wanted: str, data_dir: str, channels: int, problems: list[str]) -> 
     return pictures
 
 
-def find_model(args: argparse.Namespace, channels: int, sigma: float) -> tuple[SMNet, dict]:
-    """The network for a sigma and what to report of it: --weights, or by --mode and --checkpoint from --weights_dir.
+def find_model(
+    channels: int, noiseL: float | None, *, weights: str | None, weights_dir: str, checkpoint: int | None = None
+) -> tuple[SMNet, dict]:
+    """The network for a sigma (None: the blind one) and what to report of it.
+
+    Args:
+        channels: of the pictures, 1 or 3.
+        noiseL: sigma that it was trained at, grey levels.
+        weights: a .pth file that is taken instead.
+        weights_dir: folder that train_*.py wrote to.
+        checkpoint: epoch; None: the highest there.
 
     Raises:
         SMNetError: no such weights, or they are for other pictures; the message names the command that makes them.
     """
-    if args.weights:
-        path = Path(args.weights)
+    kind = "gray" if channels == 1 else "rgb"
+    if weights:
+        path = Path(weights)
     else:
-        run = utils.run_name(channels, sigma if args.mode == "S" else None)
-        epochs = utils.epochs_on_disk(args.weights_dir, run)
-        path = Path(args.weights_dir) / f"{run}_{args.checkpoint or (epochs[-1] if epochs else 'N')}.pth"
+        run = utils.run_name(channels, noiseL)
+        epochs = utils.epochs_on_disk(weights_dir, run)
+        path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
         if not path.is_file():
-            there = sorted(p.name for p in Path(args.weights_dir).glob("*.pth") if "_state" not in p.stem)
-            kind = "gray" if channels == 1 else "rgb"
-            command = f"train_{kind}.py --noiseL {sigma:g}" if args.mode == "S" else f"train_{kind}_blind.py"
+            there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
+            command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
             raise SMNetError(
-                f"no weights {path}; {describe(there, args.weights_dir)}. Make them: python {command}, or give --weights FILE"
+                f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE"
             )
     content = utils.read_checkpoint(path)
     model = utils.model_from_checkpoint(content, path).eval()
     if model.channels != channels:
-        other = "test_rgb.py" if model.channels == 3 else "test_gray.py"
-        raise SMNetError(f"{path} is for {model.channels} channels, not {channels}; use {other}")
+        theirs = "RGB" if model.channels == 3 else "gray"
+        raise SMNetError(f"{path} is for {theirs} pictures, not {'gray' if channels == 1 else 'RGB'} ones")
     return model, {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
 
 
-def saver(folder: Path) -> Callable[[str, Tensor, Tensor, Tensor], None]:
-    """An `on_stages` for `evaluate` that writes three PNG files a picture."""
+def saver(folder: Path, model: SMNet | None) -> Callable[[str, Tensor, Tensor, Tensor], None]:
+    """An `on_stages` for `evaluate` that writes three PNG files a picture, and with a model a sheet of its stages."""
 
     def save(name: str, noisy: Tensor, noise_mask: Tensor, output: Tensor) -> None:
         for what, picture in (("noisy", noisy), ("denoised", output), ("mask", noise_mask + 0.5)):
             write_picture(folder / f"{name}_{what}.png", picture)
+        if model:
+            write_picture(folder / f"{name}_stages.png", to_float(sheets.stages(model, noisy).transpose(2, 0, 1)))
 
     return save
 

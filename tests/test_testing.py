@@ -158,7 +158,7 @@ def test_foreign_and_damaged_weights_are_one_line(work, capsys):
     (work / "cut.pth").write_bytes(whole[: len(whole) // 2])
     torch.save({"a": torch.zeros(1)}, work / "foreign.pth")
     for weights, said in (
-        ("weights/model_rgb_B_1.pth", "is for 3 channels, not 1; use test_rgb.py"),
+        ("weights/model_rgb_B_1.pth", "is for RGB pictures, not gray ones"),
         ("cut.pth", "damaged"),
         ("foreign.pth", "holds no SMNet weights"),
         ("none.pth", "no checkpoint none.pth"),

@@ -1,0 +1,206 @@
+"""Denoise your own pictures, of any size, and keep what they are.
+
+    python denoise.py photo.jpg                          # blind network; writes photo_denoised.jpg
+    python denoise.py holiday -o clean                   # a folder with all folders in it
+    python denoise.py a.png b.tif -o clean --noiseL 25   # the network trained at sigma 25
+    python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
+
+Gray pictures go through the gray network and colour ones through the RGB network in --weights_dir. 8 or 16 bits, alpha, EXIF,
+ICC profile, resolution and format stay as they are. Exit status: 0, 1 if a picture was skipped, 2 for wrong arguments.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import sheets
+import utils
+from photos import FORMATS, Photo, read_photo, write_photo
+from pictures import find_pictures
+from testing import find_model
+from tiling import LARGEST, SMALLEST, Denoiser
+from utils import SMNetError, make_parser, number, run_script
+
+# ----------------------------------------------------------------------------------------------------------
+# Defaults; each is also an option of the command line
+DEFAULTS = dict(
+    noiseL=None,  # sigma that the network was trained at, grey levels; None: the blind network
+    weights_dir="weights",  # folder that train_*.py wrote weights to
+    memory=None,  # GB that the network may take; None: half of what is free
+    tile=None,  # side of the tiles that larger pictures are cut into, pixels; 0: never; None: 640, or less as memory allows
+    quality=95,  # of JPEG and lossy WebP files, 1-100
+    device="auto",  # auto, cpu, cuda, cuda:1 or mps
+)
+# ----------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns 0, or 1 if a picture was skipped."""
+    args = parse_args(argv)
+    problems: list[str] = []
+    jobs = find_jobs(args, problems)
+    networks = Networks(args)
+    done = 0
+    for i, (source, target) in enumerate(jobs):
+        try:
+            print(denoise_file(source, target, networks, args, label=f"{i + 1}/{len(jobs)} {source.name}"), flush=True)
+            done += 1
+        except SMNetError as error:
+            problems.append(str(error))
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    if problems or len(jobs) > 1:
+        print(f"denoised {done} pictures, skipped {len(problems)}")
+    return 1 if problems else 0
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
+    option = parser.add_argument
+    option("pictures", nargs="+", metavar="PICTURE|FOLDER", help="files, or folders with all below them")
+    text = "a folder for the results, or a file where one picture is given (default: NAME_denoised beside each)"
+    option("-o", "--output", metavar="OUT", help=text)
+    text = "sigma that the network was trained at, grey levels 0-255 (default: the blind network)"
+    option("--noiseL", type=number(float, 0, 255), metavar="SIGMA", help=text)
+    text = "the weights to use, ours or the authors'; one file, or one for gray and one for RGB"
+    option("--weights", nargs="+", metavar="FILE", help=text)
+    option("--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s)")
+    text = (
+        "GB that the network may take: what fits is denoised whole (default: half of what is free, and tiles, which are faster)"
+    )
+    option("--memory", type=number(float, 0.01), metavar="GB", help=text)
+    text = (
+        f"side of the tiles that larger pictures are cut into, pixels, at least {SMALLEST}, or 0: never (default: {LARGEST}, "
+    )
+    text += "or less as the memory allows)"
+    option("--tile", type=lambda t: 0 if t == "0" else number(int, SMALLEST)(t), metavar="N", help=text)
+    text = "of JPEG and lossy WebP files, 1-100 (default: %(default)s)"
+    option("--quality", type=number(int, 1, 100), metavar="N", help=text)
+    option("--overwrite", action="store_true", help="replace results that are there already")
+    option("--compare", action="store_true", help="write NAME_compare.png beside each: before, after, what was removed")
+    text = "write NAME_stages.png beside each: noise mask, residual, output and attention (see the README)"
+    option("--save_stages", action="store_true", help=text)
+    text = "pixel whose attention --save_stages shows (default: the middle)"
+    option("--point", nargs=2, type=number(int, 0), metavar=("ROW", "COLUMN"), help=text)
+    option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    parser.set_defaults(**DEFAULTS)
+    return parser.parse_args(argv)
+
+
+def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[tuple[Path, Path]]:
+    """(source, target) of every picture asked for; what cannot be found, or would be written twice, goes to `problems`."""
+    output = Path(args.output) if args.output else None
+    jobs: list[tuple[Path, Path]] = []
+    for given in map(Path, args.pictures):
+        if not given.is_dir():
+            as_file = output and len(args.pictures) == 1 and output.suffix.lower() in FORMATS and not output.is_dir()
+            beside = given.with_name(f"{given.stem}_denoised{given.suffix}")
+            jobs.append((given, output if as_file else output / given.name if output else beside))
+            continue
+        try:
+            root = output or given.resolve().with_name(f"{given.resolve().name}_denoised")
+            jobs += [(path, root / path.relative_to(given)) for path in find_pictures(given, FORMATS)]
+        except SMNetError as error:
+            problems.append(str(error))
+    sources, targets, kept = {source.resolve() for source, _ in jobs}, set(), []
+    for source, target in jobs:
+        if target.resolve() in sources:
+            problems.append(f"{source}: its result would replace the picture {target}; give another -o")
+        elif target.resolve() in targets:
+            problems.append(f"{source}: {target} is already the result of another picture; give them -o folders of their own")
+        elif target.exists() and not args.overwrite:
+            problems.append(f"{source}: {target} is there already; --overwrite replaces it")
+        else:
+            kept.append((source, target))
+        targets.add(target.resolve())
+    return kept
+
+
+class Networks:
+    """The networks for gray and RGB pictures, read when first needed."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.device = args, utils.pick_device(args.device)
+        self.found: dict[int, tuple[Denoiser, str] | str] = {}
+
+    def get(self, channels: int) -> tuple[Denoiser, str]:
+        """The denoiser for pictures of 1 or 3 channels, and the name of its weights.
+
+        Raises:
+            SMNetError: no such weights; the second time in fewer words.
+        """
+        if channels not in self.found:
+            self.found[channels] = "no weights for such pictures, as said before"
+            self.found[channels] = self.read(channels)
+        found = self.found[channels]
+        if isinstance(found, str):
+            raise SMNetError(found)
+        return found
+
+    def read(self, channels: int) -> tuple[Denoiser, str]:
+        """From the disk."""
+        args, error = self.args, None
+        for weights in args.weights or [None]:
+            try:
+                model, about = find_model(channels, args.noiseL, weights=weights, weights_dir=args.weights_dir)
+                model.to(self.device, memory_format=torch.channels_last)
+                return Denoiser(model, memory=args.memory, tile=args.tile), about["weights"]
+            except SMNetError as failed:
+                error = error or failed
+        raise error
+
+
+def denoise_file(source: Path, target: Path, networks: Networks, args: argparse.Namespace, *, label: str) -> str:
+    """Denoise one file; returns a line that says what was done.
+
+    Raises:
+        SMNetError: it cannot be read, denoised or written; the line names it.
+    """
+    start = time.perf_counter()
+    photo = read_photo(source)
+    noisy = to_tensor(photo)
+    channels, height, width = noisy.shape
+    try:
+        denoiser, weights = networks.get(channels)
+        tiles = len(denoiser.tiles(height, width))
+        with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
+            output = denoiser(noisy, on_tile=lambda done, of: bar.update(1))
+    except SMNetError as error:
+        raise SMNetError(f"{source}: {error}") from None
+    utils.make_folder(target.parent)
+    write_photo(target, photo, to_levels(output, photo), quality=args.quality)
+    beside = []
+    if args.compare:
+        beside.append(("compare", sheets.comparison(noisy, output)))
+    if args.save_stages:
+        point = args.point or (height // 2, width // 2)
+        point = min(point[0], height - 1), min(point[1], width - 1)
+        beside.append(("stages", sheets.stages(denoiser.model, noisy, point)))
+    for what, drawn in beside:
+        write_photo(target.with_name(f"{target.stem}_{what}.png"), Photo(drawn, None, "PNG"), drawn)
+    size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
+    cut = f"{tiles} tiles, " if tiles > 1 else ""
+    notes = "".join(f"; {note}" for note in photo.notes)
+    return f"{source} -> {target}: {size}, {cut}{time.perf_counter() - start:.1f} s, {weights}{notes}"
+
+
+def to_tensor(photo: Photo) -> torch.Tensor:
+    """The samples as float32 (C, H, W) in [0, 1]."""
+    samples = torch.from_numpy(photo.pixels.astype(np.float32)).permute(2, 0, 1)
+    return samples.contiguous().div_(photo.levels)
+
+
+def to_levels(picture: torch.Tensor, photo: Photo) -> np.ndarray:
+    """(C, H, W) in about [0, 1] -> samples (H, W, C) of the photo's type, clamped and rounded."""
+    levels = picture.clamp(0, 1).mul_(photo.levels).round_().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(levels.astype(photo.pixels.dtype))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,139 @@
+"""Any size in bounded memory: a picture denoised in overlapping tiles that are blended, or whole where that fits."""
+
+import math
+from collections.abc import Callable
+
+import psutil
+import torch
+from torch import Tensor
+
+from models import SMNet
+from utils import SMNetError
+
+OVERLAP = 48  # pixels that neighbouring tiles share
+MARGIN = 12  # of those, the outermost of each tile are not used: they feel its edge most
+STEP = 8  # tiles begin at multiples of this, where three 2x2 poolings fall as in the whole picture
+SMALLEST = 128  # side of the smallest tile, pixels
+LARGEST = 640  # side of the largest tile; larger ones are slower a pixel, and smaller ones overlap more
+MAPS_HELD = 12  # maps of `width` channels, float32, that a forward holds at once, rounded up
+
+
+def memory_needed(model: SMNet, pixels: int) -> float:
+    """GB that a forward of one picture takes, about."""
+    return 0.1 + pixels * model.width * MAPS_HELD * 4 / 1e9
+
+
+def free_memory(device: torch.device) -> float:
+    """GB free for this process."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e9
+    return psutil.virtual_memory().available / 1e9
+
+
+def choose_tile(model: SMNet, memory: float) -> int:
+    """The side of the largest tiles that stay within `memory` GB.
+
+    Raises:
+        SMNetError: not even the smallest do.
+    """
+    for side in range(LARGEST, SMALLEST - 1, -STEP):
+        if memory_needed(model, side * side) <= memory:
+            return side
+    least = memory_needed(model, SMALLEST**2)
+    raise SMNetError(
+        f"{memory:.2f} GB of memory are too little: tiles of {SMALLEST} pixels need {least:.2f}; give --memory or --tile"
+    )
+
+
+def cuts(length: int, tile: int) -> list[tuple[int, int]]:
+    """The pieces [start, stop) of one axis: few, of about equal size, at most `tile` (a multiple of 8), OVERLAP shared."""
+    if length <= tile:
+        return [(0, length)]
+    count = math.ceil((length - OVERLAP) / (tile - OVERLAP))
+    step = math.ceil((length - OVERLAP) / count / STEP) * STEP
+    pieces = [(0, step + OVERLAP)]
+    while pieces[-1][1] < length:
+        start = len(pieces) * step
+        pieces.append((start, min(start + step + OVERLAP, length)))
+    return pieces
+
+
+def ramps(pieces: list[tuple[int, int]]) -> list[Tensor]:
+    """A weight (stop - start,) for each piece; where pieces overlap they add up to 1, and change smoothly."""
+    weights = [torch.ones(stop - start) for start, stop in pieces]
+    for i in range(len(pieces) - 1):
+        place = ((torch.arange(OVERLAP) + 0.5 - MARGIN) / (OVERLAP - 2 * MARGIN)).clamp(0, 1)
+        up = place * place * (3 - 2 * place)
+        weights[i][-OVERLAP:] *= 1 - up
+        weights[i + 1][:OVERLAP] *= up
+    return weights
+
+
+class Denoiser:
+    """A network that denoises pictures of any size, in tiles where they are large.
+
+    Args:
+        model: the network; its own device is used.
+        memory: GB that a forward may take: what fits is denoised whole. None: half of what is free, and tiles for all that is
+            larger than one, since they are faster then.
+        tile: side of the tiles, pixels; None: by the memory, 0: no tiles.
+    """
+
+    def __init__(self, model: SMNet, *, memory: float | None = None, tile: int | None = None):
+        self.model, self.memory, self.tile = model.eval(), memory, tile
+        self.device = next(model.parameters()).device
+        self.limit = math.inf  # side of the tiles that have not run out of memory
+
+    def side(self, height: int, width: int) -> int:
+        """Of the tiles for a picture; at least its longer side: it is denoised whole."""
+        whole = max(height, width)
+        if self.tile is not None:
+            side = self.tile or whole
+        elif self.memory and memory_needed(self.model, height * width) <= self.memory:
+            side = whole
+        else:
+            side = choose_tile(self.model, self.memory or free_memory(self.device) / 2)
+        side = min(side, self.limit)
+        return whole if side >= whole else max(side // STEP * STEP, SMALLEST)
+
+    def tiles(self, height: int, width: int) -> list[tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]]:
+        """The tiles of a picture: (rows, their weights, columns, their weights) each."""
+        side = self.side(height, width)
+        rows, columns = cuts(height, side), cuts(width, side)
+        return [(r, a, c, b) for r, a in zip(rows, ramps(rows)) for c, b in zip(columns, ramps(columns))]
+
+    @torch.inference_mode()
+    def __call__(self, picture: Tensor, on_tile: Callable[[int, int], None] | None = None) -> Tensor:
+        """Noisy (C, H, W) in [0, 1], on the CPU -> denoised (C, H, W) there, not clamped.
+
+        `on_tile(done, of)` is called after every tile. Where the device runs out of memory the tiles are halved.
+
+        Raises:
+            SMNetError: tiles of the smallest size do not fit into memory.
+        """
+        tiles = self.tiles(*picture.shape[-2:])
+        if len(tiles) == 1:
+            return self.one(picture)
+        output = torch.zeros_like(picture)
+        for i, ((top, bottom), rows, (left, right), columns) in enumerate(tiles):
+            piece = self.one(picture[:, top:bottom, left:right])
+            output[:, top:bottom, left:right] += piece * (rows[:, None] * columns)
+            if on_tile:
+                on_tile(i + 1, len(tiles))
+        return output
+
+    def one(self, piece: Tensor) -> Tensor:
+        """One forward, or, where it runs out of memory, several of tiles half the size."""
+        height, width = piece.shape[-2:]
+        if max(height, width) <= self.limit:
+            try:
+                return self.model(piece[None].to(self.device))[0].cpu()
+            except RuntimeError as error:
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                    raise
+            if max(height, width) <= SMALLEST:
+                raise SMNetError(f"not enough memory on {self.device} for {width}x{height} pixels; try --device cpu")
+            self.limit = max(max(height, width) // 2 // STEP * STEP, SMALLEST)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return self(piece)
