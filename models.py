@@ -39,12 +39,29 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         planes = self.theta(x), self.phi(x), self.g(x)  # 3 x (N, width/2, H, W)
-        bands = zip(*(plane.chunk(self.grid, dim=2) for plane in planes))
+        if x.shape[2] % self.grid == 0 and x.shape[3] % self.grid == 0:
+            attended = self.attend_equal_regions(*planes)
+        else:
+            attended = self.attend_regions(*planes)
+        return self.out(attended) + x
+
+    def attend_regions(self, *planes: Tensor) -> Tensor:
+        """Region by region: 3 x (N, d, H, W) -> (N, d, H, W)."""
         rows = []
-        for band in bands:
+        for band in zip(*(plane.chunk(self.grid, dim=2) for plane in planes)):
             regions = zip(*(plane.chunk(self.grid, dim=3) for plane in band))
             rows.append(torch.cat([self.attend(*region) for region in regions], dim=3))
-        return self.out(torch.cat(rows, dim=2)) + x
+        return torch.cat(rows, dim=2)
+
+    def attend_equal_regions(self, *planes: Tensor) -> Tensor:
+        """The same where all regions are of one size, as a batch of them."""
+        grid = self.grid
+        batches = []
+        for plane in planes:
+            cut = plane.unflatten(3, (grid, -1)).unflatten(2, (grid, -1))  # (N, d, grid, H / grid, grid, W / grid)
+            batches.append(cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))  # (N * grid * grid, d, H / grid, W / grid)
+        attended = self.attend(*batches).unflatten(0, (-1, grid, grid))
+        return attended.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
     @torch.no_grad()
     def attention(self, x: Tensor, row: int, column: int) -> Tensor:
@@ -219,7 +236,7 @@ class NoiseMemory(nn.Module):
             indices.append(index)
         for block, merge in zip(self.decoder, self.merges):
             skip = skips.pop()
-            features = F.max_unpool2d(block(features), indices.pop(), 2, output_size=skip.shape[-2:])
+            features = unpool(block(features), indices.pop(), skip)
             maps = [skip, features] if skips else [skip, features, unpooled]
             features = merge(torch.cat(maps, dim=1))
         return torch.tanh(self.tail(features))
@@ -228,6 +245,14 @@ class NoiseMemory(nn.Module):
         """The head's two convolutions: (N, width, H, W) -> (N, channels, H, W)."""
         first, second = self.head
         return convolve_twice(features, first, second.weight, second.bias)
+
+
+def unpool(x: Tensor, indices: Tensor, like: Tensor) -> Tensor:
+    """The inverse of 2x2 max pooling: every value back to its place in (N, C, H, W) of the size of `like`, zero elsewhere."""
+    if torch.compiler.is_exporting():  # ONNX has no word for unpooling with a free size
+        plane = torch.zeros_like(like).flatten(2)
+        return plane.scatter(2, indices.flatten(2), x.flatten(2)).view_as(like)
+    return F.max_unpool2d(x, indices, 2, output_size=like.shape[-2:])
 
 
 class ImageMemory(nn.Module):

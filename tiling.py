@@ -10,12 +10,12 @@ from torch import Tensor
 from models import SMNet
 from utils import SMNetError
 
-OVERLAP = 48  # pixels that neighbouring tiles share
-MARGIN = 12  # of those, the outermost of each tile are not used: they feel its edge most
-STEP = 8  # tiles begin at multiples of this, where three 2x2 poolings fall as in the whole picture
+OVERLAP = 40  # pixels that neighbouring tiles share
+MARGIN = 8  # of those, the outermost of each tile are not used: they feel its edge most
+STEP = 8  # tiles but the last begin at multiples of this, where three 2x2 poolings fall as in the whole picture
 SMALLEST = 128  # side of the smallest tile, pixels
 LARGEST = 640  # side of the largest tile; larger ones are slower a pixel, and smaller ones overlap more
-MAPS_HELD = 12  # maps of `width` channels, float32, that a forward holds at once, rounded up
+MAPS_HELD = 20  # maps of `width` channels, float32, that a forward takes the memory of, measured and rounded up
 
 
 def memory_needed(model: SMNet, pixels: int) -> float:
@@ -46,26 +46,29 @@ def choose_tile(model: SMNet, memory: float) -> int:
 
 
 def cuts(length: int, tile: int) -> list[tuple[int, int]]:
-    """The pieces [start, stop) of one axis: few, of about equal size, at most `tile` (a multiple of 8), OVERLAP shared."""
+    """The pieces [start, stop) of one axis: few, of one size up to `tile` (a multiple of 8), at least OVERLAP shared."""
     if length <= tile:
         return [(0, length)]
     count = math.ceil((length - OVERLAP) / (tile - OVERLAP))
     step = math.ceil((length - OVERLAP) / count / STEP) * STEP
-    pieces = [(0, step + OVERLAP)]
+    size = min(step + OVERLAP, length)
+    pieces = [(0, size)]
     while pieces[-1][1] < length:
-        start = len(pieces) * step
-        pieces.append((start, min(start + step + OVERLAP, length)))
+        start = min(len(pieces) * step, length - size)
+        pieces.append((start, start + size))
     return pieces
 
 
 def ramps(pieces: list[tuple[int, int]]) -> list[Tensor]:
     """A weight (stop - start,) for each piece; where pieces overlap they add up to 1, and change smoothly."""
     weights = [torch.ones(stop - start) for start, stop in pieces]
+    place = ((torch.arange(OVERLAP) + 0.5 - MARGIN) / (OVERLAP - 2 * MARGIN)).clamp(0, 1)
+    up = place * place * (3 - 2 * place)
     for i in range(len(pieces) - 1):
-        place = ((torch.arange(OVERLAP) + 0.5 - MARGIN) / (OVERLAP - 2 * MARGIN)).clamp(0, 1)
-        up = place * place * (3 - 2 * place)
+        shared = pieces[i][1] - pieces[i + 1][0]
         weights[i][-OVERLAP:] *= 1 - up
-        weights[i + 1][:OVERLAP] *= up
+        weights[i + 1][: shared - OVERLAP] = 0
+        weights[i + 1][shared - OVERLAP : shared] *= up
     return weights
 
 
