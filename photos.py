@@ -42,7 +42,7 @@ PNG_CHUNKS = (
 TIFF_LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 297, 301, 317, 320,
                *range(322, 326), *range(330, 348), 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532}  # fmt: skip
 TIFF_LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "zstd", "lzma")
-ICC, RESOLUTION, SUB_FOLDERS = 34675, (282, 283, 296), (34665, 34853, 40965)  # TIFF tags
+ORIENTATION, ICC, RESOLUTION, SUB_FOLDERS = 274, 34675, (282, 283, 296), (34665, 34853, 40965)  # TIFF tags
 
 
 @dataclasses.dataclass
@@ -85,7 +85,10 @@ def read_photo(path: str | Path) -> Photo:
             Image.MAX_IMAGE_PIXELS = None  # the limit below says more
             with Image.open(io.BytesIO(data)) as image:
                 check(image, path)
+                orientation = image.tag_v2.get(ORIENTATION) if image.format == "TIFF" else None
                 image.load()
+                if orientation is not None:
+                    image = as_stored(image, orientation)
                 return to_photo(image, data)
     except UnidentifiedImageError:
         raise SMNetError(f"{path}: is damaged or no picture (PNG, JPEG, TIFF, BMP, WebP and GIF can be read)") from None
@@ -110,6 +113,18 @@ def check(image: Image.Image, path: str | Path) -> None:
             image.mode, image.mode
         )
         raise SMNetError(f"is {what}; convert it to gray or RGB of 8 or 16 bits first")
+
+
+def as_stored(image: TiffImagePlugin.TiffImageFile, orientation: int) -> TiffImagePlugin.TiffImageFile:
+    """A TIFF file's image as it lies in the file: Pillow has turned it upright and dropped the tag."""
+    turn = Image.Transpose
+    undo = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_90,
+            7: turn.TRANSVERSE, 8: turn.ROTATE_270}.get(orientation)  # fmt: skip
+    if undo is not None:
+        image.im = image.im.transpose(undo)
+        image._size = image.im.size
+    image.tag_v2[ORIENTATION] = orientation
+    return image
 
 
 def to_photo(image: Image.Image, data: bytes) -> Photo:
@@ -179,7 +194,7 @@ def read_16_bit(image: Image.Image, data: bytes) -> np.ndarray:
             if image.tag_v2.get(284, 1) == 2 and samples.ndim == 3:  # one plane after the other
                 samples = samples.transpose(1, 2, 0)
         except Exception as error:  # compressed in a way that needs another package
-            if image.tag_v2.get(274, 1) != 1:  # OpenCV turns the picture
+            if image.tag_v2.get(ORIENTATION, 1) != 1:  # OpenCV turns the picture
                 raise SMNetError(f"its 16-bit samples cannot be read ({error})") from None
             samples = decode_by_opencv(data)
         if image.tag_v2.get(262) == 0:

@@ -80,15 +80,16 @@ def authors_models(tmp_path_factory) -> dict[int, SMNet]:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("case", CASES)
-def test_agrees_with_the_authors_network(authors_models, case, memory_format):
+def test_agrees_with_the_authors_network(authors_models, case, gradients, memory_format):
     c, n, h, w = map(int, case.split("x"))
     x = torch.from_numpy(np.random.default_rng([SEED, c, n, h, w]).random((n, c, h, w), dtype=np.float32))
     model = authors_models[c].to(memory_format=memory_format)
-    with torch.inference_mode():
+    with torch.inference_mode(not gradients):  # without gradients the blocks add up parts instead of concatenating
         stages = model.stages(x.contiguous(memory_format=memory_format))
     for name, ours in zip(("noise_mask", "residual", "output"), stages):
-        np.testing.assert_allclose(ours.numpy(), GOLDEN[f"{case}/{name}"], atol=2e-4, rtol=0, err_msg=name)
+        np.testing.assert_allclose(ours.detach().numpy(), GOLDEN[f"{case}/{name}"], atol=2e-4, rtol=0, err_msg=name)
 
 
 def test_all_four_golden_cases_are_there():
@@ -193,3 +194,20 @@ def test_every_parameter_learns():
     for name, parameter in model.named_parameters():
         if not name.endswith("phi.bias"):  # it adds the same to all scores of a query, which softmax ignores
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_attention_of_a_pixel():
+    model = random_model()
+    x = torch.rand(1, 1, 70, 100)
+    weights = model.attention(x, 69, 99)
+    assert weights.shape == (4, 6) and weights.sum().item() == pytest.approx(1, abs=1e-5)
+    block, seen = model.noise_memory.decoder[0].non_local, []
+    hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(x)
+        hook.remove()
+        features = seen[0]
+        scores = block.theta(features)[0, :, 7, 11] @ F.max_pool2d(block.phi(features), 2)[0].flatten(1)
+    torch.testing.assert_close(weights.flatten(), scores.softmax(0))
+    with pytest.raises(ValueError, match="grid 4"):
+        model.noise_memory.decoder[2].non_local.attention(features, 0, 0)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TRAIN_SCRIPTS = ["train_rgb", "train_gray", "train_rgb_blind", "train_gray_blind"]
-SCRIPTS = ["dataset", "dataset_gray", *TRAIN_SCRIPTS, "test_rgb", "test_gray"]
+SCRIPTS = ["dataset", "dataset_gray", *TRAIN_SCRIPTS, "test_rgb", "test_gray", "denoise", "export"]
 
 
 def test_the_train_scripts_differ_only_where_they_should():

@@ -1,0 +1,344 @@
+"""denoise.py: pictures of every kind come back as they were, and what cannot be denoised is one line; tiles are seamless."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from conftest import synthetic_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_testing import save_model
+
+import denoise
+import photos
+import tiling
+import utils
+from models import SMNet
+from photos import read_photo, write_photo
+from tiling import OVERLAP, SMALLEST, Denoiser, cuts, ramps
+from utils import SMNetError
+
+EXIF = Image.Exif()
+EXIF[0x0112], EXIF[0x010F] = 6, "a camera"  # turned, and made by
+ICC = b"a colour profile, as far as anybody looks" * 4
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with weights for gray and RGB, blind and gray sigma 25."""
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "weights", "model_gray_B_1")
+    save_model(tmp_path / "weights", "model_gray_L25_1", seed=1)
+    save_model(tmp_path / "weights", "model_rgb_B_1", channels=3)
+    return tmp_path
+
+
+@pytest.fixture
+def unchanged(monkeypatch):
+    """A denoiser that changes nothing, so that whatever differs in the result is the files' doing."""
+    monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: picture.clone())
+
+
+GRAY, RGB = synthetic_picture(0, 30, 37)[:, :, 0], synthetic_picture(1, 30, 37, 3)
+ALPHA = synthetic_picture(2, 30, 37)[:, :, 0]
+DEEP_GRAY, DEEP_RGB = GRAY.astype(np.uint16) * 250 + 3, RGB.astype(np.uint16) * 250 + 3
+PALETTE = Image.fromarray(RGB).quantize(64)
+
+
+def png_16_bit(samples: np.ndarray, colour_type: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file of uint16 (H, W, C), with chunks of one's own; written here, independently of what reads it."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = samples.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def pillow(image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(samples: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, photometric="rgb" if samples.ndim == 3 else "minisblack", **options)
+    return buffer.getvalue()
+
+
+# Every lossless kind: its pixels must come back exactly.
+LOSSLESS = {
+    "gray.png": pillow(GRAY, "PNG", dpi=(300, 300)),
+    "rgb.png": pillow(RGB, "PNG", icc_profile=ICC, exif=EXIF),
+    "gray alpha.png": pillow(np.dstack([GRAY, ALPHA]), "PNG"),
+    "rgb alpha.png": pillow(np.dstack([RGB, ALPHA]), "PNG"),
+    "deep gray.png": png_16_bit(DEEP_GRAY[:, :, None], 0, (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))),
+    "deep rgb.png": png_16_bit(DEEP_RGB, 2, (b"gAMA", struct.pack(">I", 45455)), (b"tEXt", b"Author\0somebody")),
+    "deep rgb alpha.png": png_16_bit(np.dstack([DEEP_RGB, DEEP_GRAY]), 6),
+    "gray.tif": pillow(GRAY, "TIFF", dpi=(300, 300), compression="tiff_lzw"),
+    "rgb.tiff": pillow(RGB, "TIFF", icc_profile=ICC, exif=EXIF),
+    "rgb alpha.tif": pillow(np.dstack([RGB, ALPHA]), "TIFF"),
+    "deep gray.tif": tiff(DEEP_GRAY),
+    "deep rgb.tif": tiff(DEEP_RGB, compression="zlib", iccprofile=ICC, resolution=(300, 300), resolutionunit=2),
+    "deep turned.tif": tiff(DEEP_RGB, extratags=[(274, 3, 1, 6, True)]),
+    "planes.tif": tiff(DEEP_RGB.transpose(2, 0, 1), planarconfig="separate"),
+    "gray.bmp": pillow(GRAY, "BMP"),
+    "rgb.bmp": pillow(RGB, "BMP", dpi=(300, 300)),
+    "rgb.webp": pillow(RGB, "WEBP", lossless=True, exif=EXIF, icc_profile=ICC),
+    "one pixel.png": pillow(RGB[:1, :1], "PNG"),
+    "a line.png": pillow(GRAY[:1], "PNG"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_a_picture_comes_back_as_it_was(name, work, unchanged):
+    (work / name).write_bytes(LOSSLESS[name])
+    assert denoise.main([name, "-o", "out"]) == 0
+    before, after = read_photo(work / name), read_photo(work / "out" / name)
+    assert after.pixels.dtype == before.pixels.dtype
+    np.testing.assert_array_equal(after.pixels, before.pixels)
+    np.testing.assert_array_equal(after.alpha, before.alpha)
+    with Image.open(work / name) as old, Image.open(work / "out" / name) as new:
+        assert (new.format, new.mode, new.size) == (old.format, old.mode, old.size)
+        assert dict(new.getexif()).get(0x0112) == dict(old.getexif()).get(0x0112)
+        for key in ("icc_profile", "dpi", "gamma", "compression", "Author"):
+            if key != "compression" or not name.startswith(("deep", "planes")):
+                assert new.info.get(key) == old.info.get(key), key
+
+
+def test_what_the_reader_reads_is_right(tmp_path):
+    for name, samples in (("deep rgb.png", DEEP_RGB), ("deep rgb.tif", DEEP_RGB), ("planes.tif", DEEP_RGB), ("rgb.tiff", RGB)):
+        (tmp_path / name).write_bytes(LOSSLESS[name])
+        np.testing.assert_array_equal(read_photo(tmp_path / name).pixels, samples)
+
+
+def test_jpeg_keeps_its_metadata_and_takes_a_quality(work, unchanged):
+    options = dict(quality=90, exif=EXIF, icc_profile=ICC, dpi=(240, 240), subsampling=0, progressive=True, comment=b"hello")
+    (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", **options))
+    for quality in ("30", "98"):
+        assert denoise.main(["a.jpg", "-o", f"{quality}.jpg", "--quality", quality]) == 0
+    with Image.open("a.jpg") as old, Image.open("98.jpg") as new:
+        for key in ("exif", "icc_profile", "dpi", "comment", "progressive"):
+            assert new.info.get(key) == old.info.get(key), key
+        assert photos.JpegImagePlugin.get_sampling(new) == 0
+        assert np.abs(np.asarray(new).astype(int) - np.asarray(old)).mean() < 2
+    assert (work / "30.jpg").stat().st_size < (work / "98.jpg").stat().st_size / 2
+
+
+def test_a_palette_stays_unless_it_has_transparency(work, unchanged, capsys):
+    PALETTE.save("a.png")
+    PALETTE.save("a.gif")
+    PALETTE.save("b.png", transparency=3)
+    assert denoise.main(["a.png", "a.gif", "b.png", "-o", "out"]) == 0
+    for name in ("a.png", "a.gif"):
+        with Image.open(f"out/{name}") as new:
+            assert new.mode == "P"
+            np.testing.assert_array_equal(np.asarray(new.convert("RGB")), np.asarray(PALETTE.convert("RGB")))
+    with Image.open("out/b.png") as new, Image.open("b.png") as old:
+        np.testing.assert_array_equal(np.asarray(new), np.asarray(old.convert("RGBA")))
+    assert "becomes RGBA" in capsys.readouterr().out
+
+
+def test_gray_with_alpha_of_16_bits_becomes_rgba(work, unchanged):
+    (work / "a.png").write_bytes(png_16_bit(np.dstack([DEEP_GRAY, DEEP_GRAY[::-1]]), 4))
+    assert denoise.main(["a.png"]) == 0
+    new = read_photo("a_denoised.png")
+    np.testing.assert_array_equal(new.pixels[:, :, 1], DEEP_GRAY)
+    np.testing.assert_array_equal(new.alpha, DEEP_GRAY[::-1])
+
+
+# Every kind that cannot be denoised, and what is said of it.
+HOSTILE = {
+    "empty.png": (b"", "is empty"),
+    "text.png": (b"not a picture at all\n" * 9, "no picture"),
+    "zeros.jpg": (bytes(5000), "no picture"),
+    "cut.png": (LOSSLESS["rgb.png"][:900], "damaged"),
+    "cut.jpg": (pillow(RGB, "JPEG")[:400], "damaged"),
+    "cut.tif": (LOSSLESS["rgb.tiff"][:600], "damaged"),
+    "cut deep.png": (LOSSLESS["deep rgb.png"][:300], "damaged"),
+    "header.png": (LOSSLESS["rgb.png"][:8], "no picture"),
+    "flipped.png": (LOSSLESS["rgb.png"][:60] + b"\xff" * 40 + LOSSLESS["rgb.png"][100:], "damaged"),
+    "cmyk.jpg": (pillow(Image.fromarray(RGB).convert("CMYK"), "JPEG"), "CMYK"),
+    "lab.tif": (pillow(Image.fromarray(RGB).convert("RGB").convert("LAB"), "TIFF"), "LAB"),
+    "bits.png": (pillow(Image.fromarray(GRAY).convert("1"), "PNG"), "1 bit"),
+    "float.tif": (pillow(Image.fromarray(GRAY.astype(np.float32)), "TIFF"), "floating-point"),
+    "int.tif": (pillow(Image.fromarray(GRAY.astype(np.int32)), "TIFF"), "32-bit"),
+    "animated.gif": (pillow(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(90)]), "2 frames"),
+    "animated.webp": (pillow(RGB, "WEBP", save_all=True, append_images=[Image.fromarray(RGB[::-1])]), "2 frames"),
+    "pages.tif": (pillow(RGB, "TIFF", save_all=True, append_images=[Image.fromarray(RGB)]), "2 frames"),
+    "huge.png": (png_16_bit(np.zeros((1, 1, 1), np.uint16), 0).replace(
+        struct.pack(">II", 1, 1), struct.pack(">II", 60000, 60000), 1), "60000x60000|damaged|no picture"),
+    "foreign.png": (pillow(RGB, "PPM"), "is a PPM file"),
+    "icon.png": (pillow(RGB, "ICO"), "is a ICO file|is an ICO file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_picture_that_cannot_be_denoised_is_one_line(name, tmp_path):
+    content, said = HOSTILE[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SMNetError, match=said) as caught:
+        read_photo(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)
+
+
+def test_a_folder_goes_on_past_bad_files_and_says_so_at_the_end(work, capsys):
+    folder = work / "in" / "deeper"
+    folder.mkdir(parents=True)
+    for name, (content, _) in HOSTILE.items():
+        (folder / name).write_bytes(content)
+    (folder / "notes.txt").write_text("no picture, and not looked at")
+    (work / "in" / "good.png").write_bytes(LOSSLESS["gray.png"])
+    (folder / "good.bmp").write_bytes(LOSSLESS["rgb.bmp"])
+    assert denoise.main(["in", "in/missing.png"]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("skipped: ") == len(HOSTILE) + 1 == said.err.count("\n")
+    assert f"denoised 2 pictures, skipped {len(HOSTILE) + 1}" in said.out
+    written = sorted(str(p.relative_to(work / "in_denoised")) for p in (work / "in_denoised").rglob("*.*"))
+    assert written == ["deeper/good.bmp", "good.png"]
+    assert denoise.main(["in/good.png", "-o", "in_denoised"]) == 1
+    assert "is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert denoise.main(["in/good.png", "-o", "in_denoised", "--overwrite"]) == 0
+
+
+def test_a_result_never_replaces_its_picture_or_another_result(work, capsys):
+    for folder in ("a", "b"):
+        (work / folder).mkdir()
+        (work / folder / "x.png").write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["a/x.png", "-o", "a", "--overwrite"]) == 1
+    assert "would replace the picture" in capsys.readouterr().err
+    assert denoise.main(["a/x.png", "b/x.png", "-o", "out"]) == 1
+    assert "already the result of another picture" in capsys.readouterr().err
+    assert (work / "a" / "x.png").read_bytes() == LOSSLESS["gray.png"]
+
+
+def test_the_right_network_is_found(work, capsys):
+    (work / "x.png").write_bytes(LOSSLESS["gray.png"])
+    (work / "y.png").write_bytes(LOSSLESS["rgb.png"])
+    assert denoise.main(["x.png", "y.png"]) == 0
+    said = capsys.readouterr().out
+    assert "weights/model_gray_B_1.pth" in said and "weights/model_rgb_B_1.pth" in said
+    assert denoise.main(["x.png", "y.png", "--noiseL", "25", "--overwrite"]) == 1
+    said = capsys.readouterr()
+    assert "weights/model_gray_L25_1.pth" in said.out and "python train_rgb.py --noiseL 25" in said.err
+    assert denoise.main(["y.png", "--weights", "weights/model_gray_B_1.pth", "--overwrite"]) == 1
+    assert "is for gray pictures, not RGB ones" in capsys.readouterr().err
+    model = utils.load_model("weights/model_gray_L25_1.pth")  # which overwrote the blind one's result
+    noisy = torch.from_numpy(GRAY.copy())[None] / 255
+    with torch.inference_mode():
+        expected = (model(noisy[None])[0, 0].clamp(0, 1) * 255).round()
+    np.testing.assert_allclose(read_photo("x_denoised.png").pixels[:, :, 0], expected, atol=1)
+
+
+def test_sheets(work):
+    (work / "x.png").write_bytes(LOSSLESS["rgb.png"])
+    assert denoise.main(["x.png", "--compare", "--save_stages", "--point", "5", "900"]) == 0
+    assert read_photo("x_denoised_compare.png").pixels.shape == (50, 608, 3)  # three panels of at least 200, gaps of 4
+    assert read_photo("x_denoised_stages.png").pixels.shape == (50, 1016, 3)  # five
+
+
+def test_formats_that_cannot_hold_a_picture_are_one_line(tmp_path):
+    for name, target, said in (
+        ("deep rgb.png", "a.jpg", "16 bits"), ("rgb alpha.png", "a.jpg", "transparency"), ("rgb.png", "a.xyz", "written as"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(LOSSLESS[name])
+        photo = read_photo(tmp_path / name)
+        with pytest.raises(SMNetError, match=said):
+            write_photo(tmp_path / target, photo, photo.pixels)
+        assert not (tmp_path / target).exists()
+
+
+# --------------------------------------------------------------------------------------------------------------- tiles
+
+
+@given(length=st.integers(1, 9000), tile=st.integers(SMALLEST // 8, 100).map(lambda eighths: 8 * eighths))
+@settings(max_examples=200, deadline=None)
+def test_tiles_cover_everything_once(length, tile):
+    pieces = cuts(length, tile)
+    weights = torch.zeros(length)
+    for (start, stop), ramp in zip(pieces, ramps(pieces), strict=True):
+        assert 0 <= start < stop <= length and stop - start <= tile
+        weights[start:stop] += ramp
+    assert (weights - 1).abs().max() < 1e-6
+    assert all(a[1] - b[0] >= OVERLAP for a, b in zip(pieces, pieces[1:])) and len({b - a for a, b in pieces}) == 1
+
+
+def test_tiles_of_large_pictures_cost_at_most_15_percent_more():
+    for width, height in ((4000, 3000), (6000, 4000), (8000, 6000)):
+        total = sum(b - a for a, b in cuts(width, tiling.LARGEST)) * sum(b - a for a, b in cuts(height, tiling.LARGEST))
+        assert total <= 1.15 * width * height
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300))
+@settings(max_examples=15, deadline=None)
+def test_any_size_in_tiles(height, width):
+    torch.manual_seed(0)
+    model = SMNet(1, 2)
+    x = torch.rand(1, height, width)
+    output = Denoiser(model, tile=SMALLEST)(x)
+    assert output.shape == x.shape and output.isfinite().all()
+    if max(height, width) <= SMALLEST:
+        with torch.inference_mode():
+            assert torch.equal(output, model(x[None])[0])
+
+
+def test_tiles_are_seamless():
+    """A network with small weights sees far too little to notice the tiles; what it gives must not show them either."""
+    torch.manual_seed(3)
+    model = SMNet(1, 4).eval()
+    noisy = torch.from_numpy(synthetic_picture(5, 300, 420)[:, :, 0].copy())[None] / 255 + 0.1 * torch.randn(1, 300, 420)
+    whole, tiled = Denoiser(model, tile=0)(noisy), Denoiser(model, tile=136)(noisy)
+    difference = (tiled - whole)[0]
+    assert difference.square().mean() < 1e-4 * (whole - noisy).square().mean()
+    for axis, length in ((0, 300), (1, 420)):
+        steps = difference.diff(dim=axis).square().mean(dim=1 - axis).sqrt()
+        borders = [edge - 1 for piece in cuts(length, 136) for edge in piece if 0 < edge < length]
+        own = whole[0].diff(dim=axis).square().mean().sqrt()
+        assert steps[borders].max() < 0.05 * own
+
+
+class Small(torch.nn.Module):
+    """A device on which not more than `room` pixels fit."""
+
+    def __init__(self, room: int):
+        super().__init__()
+        self.room, self.width, self.channels = room, 4, 1
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.asked: list[int] = []
+
+    def forward(self, x):
+        self.asked.append(max(x.shape[-2:]))
+        if x.shape[-1] * x.shape[-2] > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x * 1
+
+
+def test_running_out_of_memory_halves_the_tiles_and_goes_on():
+    model, x = Small(room=200 * 200), torch.rand(1, 500, 700)
+    denoiser = Denoiser(model, tile=512)
+    assert torch.allclose(denoiser(x), x, atol=1e-6)
+    assert max(model.asked[2:]) < 512 and denoiser.limit < 200 < denoiser.limit * 2
+    model.asked.clear()
+    denoiser(x)
+    assert max(model.asked) <= 200  # it has learned
+    with pytest.raises(SMNetError, match="not enough memory"):
+        Denoiser(Small(room=10), tile=512)(x)
+
+
+def test_memory_decides():
+    model = SMNet(1, 16)
+    needed = tiling.memory_needed(model, 1000 * 1000)
+    assert len(Denoiser(model, memory=needed + 0.01).tiles(1000, 1000)) == 1
+    assert len(Denoiser(model, memory=needed - 0.01).tiles(1000, 1000)) > 1
+    assert len(Denoiser(model).tiles(600, 600)) == 1
+    with pytest.raises(SMNetError, match="too little"):
+        Denoiser(model, memory=0.01).tiles(500, 500)
