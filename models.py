@@ -136,11 +136,12 @@ class DenseBlock(nn.Module):
         fused = F.conv2d(x, self.fusion.weight[:, : x.shape[1]], self.fusion.bias)
         for i in range(self.LAYERS):
             start = x.shape[1] + i * growth
-            new = F.relu(sums[0][:, :growth])
+            done = sums.pop(0)
+            if done.shape[1] > growth:
+                sums.insert(0, done[:, growth:])
+            new = F.relu(done[:, :growth])
+            del done
             fused += F.conv2d(new, self.fusion.weight[:, start : start + growth])
-            sums[0] = sums[0][:, growth:]
-            if not sums[0].shape[1]:
-                del sums[0]
             first = i + 1
             for part in sums:
                 last = first + part.shape[1] // growth
@@ -278,9 +279,9 @@ class ImageMemory(nn.Module):
     def maps(self, features: Tensor) -> Iterator[Tensor]:
         """The three maps of each contextual block, as they come."""
         for block in self.contextual:
-            for new in block(features):
-                yield new
-            features = new
+            maps = block(features)
+            for features in maps:  # the block's input is not kept meanwhile
+                yield features
 
     def tail(self, features: Tensor) -> Tensor:
         """(N, width, H, W) -> (N, channels, H, W).
