@@ -132,6 +132,15 @@ def test_all_blind_folders_and_the_authors_options(work, capsys):
     assert "CBSD68, sigma 25" in capsys.readouterr().out
 
 
+def test_sheets_of_the_stages(work):
+    words = ["--mode", "B", "--test_data", "Set12", "--test_noiseL", "25", "--save_dir", "out", "--save_stages"]
+    assert gray_script.main(words) == 0
+    sheet = cv2.imread(str(work / "out" / "Set12_sigma25" / "01_stages.png"))
+    assert sheet.shape == (60, 1016, 3)  # five panels of 40x48 pixels, each at least 200 wide, with labels above
+    with pytest.raises(SystemExit):
+        gray_script.main(["--save_stages"])
+
+
 def test_two_folders_of_one_name_are_two_sets(work):
     for part in ("a", "b"):
         write_folder(work / part / "noisy", 1, height=30, width=30)
