@@ -26,7 +26,7 @@ def sheet(panels: list[tuple[str, Tensor]], *, columns: int) -> np.ndarray:
         draw.text((left + 2, top + 2), label, fill="black", font=font)
         levels = (panel.clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
         canvas.paste(Image.fromarray(levels.permute(1, 2, 0).numpy()), (left, top + LABEL_HEIGHT))
-    return np.asarray(canvas)
+    return np.array(canvas)
 
 
 def crop_around(picture: Tensor, row: int, column: int) -> tuple[Tensor, int, int]:
