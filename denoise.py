@@ -170,7 +170,7 @@ def denoise_file(source: Path, target: Path, networks: Networks, args: argparse.
         denoiser, weights = networks.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
-            output = denoiser(noisy, on_tile=lambda done, of: bar.update(1))
+            output = denoiser(noisy, on_tile=bar.update)
     except SMNetError as error:
         raise SMNetError(f"{source}: {error}") from None
     utils.make_folder(target.parent)
@@ -179,9 +179,7 @@ def denoise_file(source: Path, target: Path, networks: Networks, args: argparse.
     if args.compare:
         beside.append(("compare", sheets.comparison(noisy, output)))
     if args.save_stages:
-        point = args.point or (height // 2, width // 2)
-        point = min(point[0], height - 1), min(point[1], width - 1)
-        beside.append(("stages", sheets.stages(denoiser.model, noisy, point)))
+        beside.append(("stages", sheets.stages(denoiser.model, noisy, args.point)))
     for what, drawn in beside:
         write_photo(target.with_name(f"{target.stem}_{what}.png"), Photo(drawn, None, "PNG"), drawn)
     size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"

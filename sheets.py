@@ -49,10 +49,11 @@ def stages(model: SMNet, noisy: Tensor, point: tuple[int, int] | None = None) ->
     """The paper's look inside, for a noisy (C, H, W): its five panels as one sheet.
 
     Noisy picture; noise mask (+ 0.5), what the noise memory takes for noise; residual, the noisy picture without it, which the
-    image memory gets; output; and what the pixel `point` (row, column; None: the middle) attends to in the deepest
-    noise-aware block, brighter for more, itself marked. Of larger pictures the 512 x 512 pixels around the point.
+    image memory gets; output; and what the pixel `point` (row, column, or the nearest there is; None: the middle) attends to
+    in the deepest noise-aware block, brighter for more, itself marked. Of larger pictures 512 x 512 pixels around the point.
     """
-    row, column = point or (noisy.shape[-2] // 2, noisy.shape[-1] // 2)
+    height, width = noisy.shape[-2:]
+    row, column = (min(at, length - 1) for at, length in zip(point or (height // 2, width // 2), (height, width)))
     noisy, row, column = crop_around(noisy, row, column)
     x = noisy[None].to(next(model.parameters()).device)
     noise_mask, residual, output = (stage[0].cpu() for stage in model.stages(x))

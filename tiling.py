@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models import SMNet
-from utils import SMNetError
+from utils import SMNetError, is_out_of_memory
 
 OVERLAP = 40  # pixels that neighbouring tiles share
 MARGIN = 8  # of those, the outermost of each tile are not used: they feel its edge most
@@ -102,14 +102,14 @@ class Denoiser:
     def tiles(self, height: int, width: int) -> list[tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]]:
         """The tiles of a picture: (rows, their weights, columns, their weights) each."""
         side = self.side(height, width)
-        rows, columns = cuts(height, side), cuts(width, side)
-        return [(r, a, c, b) for r, a in zip(rows, ramps(rows)) for c, b in zip(columns, ramps(columns))]
+        rows, columns = ([*zip(pieces, ramps(pieces))] for pieces in (cuts(height, side), cuts(width, side)))
+        return [(*row, *column) for row in rows for column in columns]
 
     @torch.inference_mode()
-    def __call__(self, picture: Tensor, on_tile: Callable[[int, int], None] | None = None) -> Tensor:
+    def __call__(self, picture: Tensor, on_tile: Callable[[], object] | None = None) -> Tensor:
         """Noisy (C, H, W) in [0, 1], on the CPU -> denoised (C, H, W) there, not clamped.
 
-        `on_tile(done, of)` is called after every tile. Where the device runs out of memory the tiles are halved.
+        `on_tile()` is called after every tile. Where the device runs out of memory the tiles are halved.
 
         Raises:
             SMNetError: tiles of the smallest size do not fit into memory.
@@ -118,11 +118,11 @@ class Denoiser:
         if len(tiles) == 1:
             return self.one(picture)
         output = torch.zeros_like(picture)
-        for i, ((top, bottom), rows, (left, right), columns) in enumerate(tiles):
+        for (top, bottom), rows, (left, right), columns in tiles:
             piece = self.one(picture[:, top:bottom, left:right])
             output[:, top:bottom, left:right] += piece * (rows[:, None] * columns)
             if on_tile:
-                on_tile(i + 1, len(tiles))
+                on_tile()
         return output
 
     def one(self, piece: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class Denoiser:
             try:
                 return self.model(piece[None].to(self.device))[0].cpu()
             except RuntimeError as error:
-                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                if not is_out_of_memory(error):
                     raise
             if max(height, width) <= SMALLEST:
                 raise SMNetError(f"not enough memory on {self.device} for {width}x{height} pixels; try --device cpu")

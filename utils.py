@@ -40,13 +40,18 @@ def run_script(main: Callable[[], int | None]) -> None:
     except SMNetError as error:
         sys.exit(f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}")  # a data worker's comes with its traceback
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         sys.exit("error: out of memory; give a smaller --batchsize or --patch_size, or smaller pictures")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(status)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that this process or its GPU has no memory left."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def reuse_memory() -> None:
