@@ -85,6 +85,32 @@ class NonLocalBlock(nn.Module):
         return attended.squeeze(1).transpose(1, 2).unflatten(2, (h, w))
 
 
+class PointwiseSum:
+    """A 1x1 convolution of the concatenation of maps that come one by one, without gradients: none of them need be kept."""
+
+    def __init__(self, conv: nn.Conv2d):
+        self.conv = conv
+        self.channels = 0  # that have come
+        self.total: Tensor | None = None  # (N * H * W, width)
+
+    def add(self, x: Tensor, skip: bool = False) -> None:
+        """The next map (N, C, H, W); with `skip` it is added to the result itself, too (C = width)."""
+        weight = self.conv.weight[:, self.channels : self.channels + x.shape[1]].flatten(1).t()  # (C, width)
+        if skip:
+            weight = weight + torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+        places = x.permute(0, 2, 3, 1)  # (N, H, W, C): no copy is made of maps in channels_last
+        if self.total is None:
+            self.shape = places.shape[:3]
+            self.total = torch.addmm(self.conv.bias, places.flatten(0, 2), weight)
+        else:
+            self.total.addmm_(places.flatten(0, 2).to(self.total.dtype), weight.to(self.total.dtype))
+        self.channels += x.shape[1]
+
+    def result(self) -> Tensor:
+        """(N, width, H, W)."""
+        return self.total.unflatten(0, self.shape).permute(0, 3, 1, 2)
+
+
 class DenseBlock(nn.Module):
     """The paper's dense block: four 3x3 convolutions with ReLU, each on all that came before, then a 1x1 fusion.
 
@@ -102,7 +128,9 @@ class DenseBlock(nn.Module):
         self.fusion = nn.Conv2d(width + self.LAYERS * growth, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        fused = self.by_concatenation(x) if torch.is_grad_enabled() else self.by_parts(x)
+        if not torch.is_grad_enabled():
+            return self.by_parts(x)
+        fused = self.by_concatenation(x)
         return fused.add_(x) if self.skip else fused
 
     def by_concatenation(self, x: Tensor) -> Tensor:
@@ -118,7 +146,7 @@ class DenseBlock(nn.Module):
         return fused
 
     def by_parts(self, x: Tensor) -> Tensor:
-        """The same without gradients and concatenations: each new map adds its part to the convolutions after it.
+        """All of it without gradients and concatenations: each new map adds its part to the convolutions after it.
 
         Convolutions to few channels are slow, so several are done at once, up to 64 channels together.
         """
@@ -133,21 +161,21 @@ class DenseBlock(nn.Module):
         for i in range(0, self.LAYERS, together):
             bias = torch.cat([conv.bias for conv in self.convs[i : i + together]])
             sums.append(F.conv2d(x, weight(i, i + together, 0, x.shape[1]), bias, padding=1))
-        fused = F.conv2d(x, self.fusion.weight[:, : x.shape[1]], self.fusion.bias)
+        fused = PointwiseSum(self.fusion)
+        fused.add(x, skip=self.skip)
         for i in range(self.LAYERS):
-            start = x.shape[1] + i * growth
-            done = sums.pop(0)
-            if done.shape[1] > growth:
-                sums.insert(0, done[:, growth:])
-            new = F.relu(done[:, :growth])
-            del done
-            fused += F.conv2d(new, self.fusion.weight[:, start : start + growth])
+            if sums[0].shape[1] > growth:
+                new, sums[0] = F.relu(sums[0][:, :growth]), sums[0][:, growth:]
+            else:
+                new = F.relu_(sums.pop(0))
+            fused.add(new)
             first = i + 1
-            for part in sums:
+            for j, part in enumerate(sums):
                 last = first + part.shape[1] // growth
-                part += F.conv2d(new, weight(first, last, start, growth), padding=1)
+                more = F.conv2d(new, weight(first, last, x.shape[1] + i * growth, growth), padding=1)
+                sums[j] = more.add_(part)
                 first = last
-        return fused
+        return fused.result()
 
 
 class NoiseAwareBlock(nn.Module):
@@ -180,7 +208,7 @@ class ContextualBlock(nn.Module):
         for dense in self.dense[:-1]:
             x = dense(x)
             yield x
-        yield F.relu(self.dilated(self.dense[-1](x)))
+        yield F.relu_(self.dilated(self.dense[-1](x)))
 
 
 class FusionBlock(nn.Module):
@@ -201,11 +229,10 @@ class FusionBlock(nn.Module):
         """The 1x1 convolution; without gradients map by map, so that none need be kept."""
         if torch.is_grad_enabled():
             return self.pointwise(torch.cat(list(maps), dim=1))
-        parts = self.pointwise.weight.split(self.pointwise.out_channels, dim=1)
-        fused = F.conv2d(next(maps), parts[0], self.pointwise.bias)
-        for new, part in zip(maps, parts[1:]):
-            fused += F.conv2d(new, part)
-        return fused
+        fused = PointwiseSum(self.pointwise)
+        for new in maps:
+            fused.add(new)
+        return fused.result()
 
 
 class NoiseMemory(nn.Module):
