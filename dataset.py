@@ -3,6 +3,7 @@
     python dataset.py                                                  # data/pristine_images_color, data/CBSD68
     python dataset.py --train_dir photos more_photos --holdout 20      # 20 of them set aside for validation
     python dataset.py --train_dir waterloo --resize 256                # the authors' way: whole pictures squeezed to 256x256
+    python dataset.py --train_dir data/PolyU --pairs "*_real*" "*_mean*" --holdout 20      # real noise: train_pairs.h5
 
 train_data.h5 holds uint8 patches that together cover every picture; crops, orientations and noise are drawn when they are
 read (patches.py). val_data.h5 holds whole pictures. Where data/pristine_images_color is missing and no --train_dir is given,
@@ -11,18 +12,21 @@ photographs that come with scikit-image are used: enough to run everything, too 
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import h5py
 import numpy as np
 from tqdm import tqdm
 
-from patches import PATCHES, PICTURES
-from pictures import SAMPLE_TEST, SAMPLE_TRAIN, find_pictures, read_picture, sample_pictures
+from pairs import PairFiles, find_pairs, hold_out, read_pair, scene
+from patches import PATCH_PAIRS, PATCHES, PICTURE_PAIRS, PICTURES
+from pictures import SAMPLE_TEST, SAMPLE_TRAIN, Picture, find_pictures, read_picture, sample_pictures
 from utils import SMNetError, make_parser, number, replacing, run_script
 
 # ------------------------------------------------------------------------------------------------------------
@@ -35,7 +39,7 @@ DEFAULTS = dict(
     patch_size=256,  # pixels, side of a stored patch
     stride=256,  # pixels from one patch to the next; the last in a row or column moves inward
     resize=0,  # pixels; above 0 every training picture is first squeezed to this square (the authors': 256)
-    holdout=0,  # training pictures, evenly spread, that are set aside for validation in place of val_dir
+    holdout=0,  # training pictures, evenly spread, that are set aside for validation in place of val_dir; pairs: by scene
 )
 # ------------------------------------------------------------------------------------------------------------
 
@@ -65,6 +69,9 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     option("--stride", type=number(int, 1), metavar="N", help="pixels from one patch to the next (default: the patch size)")
     option("--resize", type=number(int, 0), metavar="N", help=f"squeeze training pictures to NxN pixels first, 0: no {shown}")
     option("--holdout", type=number(int, 0), metavar="N", help=f"training pictures set aside to validate, 0: none {shown}")
+    option("--pairs", nargs=2, metavar=("NOISY", "CLEAN"),
+           help="real noise: two folders of files of the same names, or two patterns of names in --train_dir, as "
+           '"*_real*" "*_mean*"; --holdout is then by scene (a name without the number at its end)')  # fmt: skip
     parser.set_defaults(**{**defaults, "train_dir": None, "val_dir": None, "stride": None})
     args = parser.parse_args(argv)
     if args.holdout and args.val_dir:
@@ -73,18 +80,26 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
         parser.error(f"--resize {args.resize} is below --patch_size {args.patch_size}")
     if Path(args.train_h5).resolve() == Path(args.val_h5).resolve():
         parser.error(f"--train_h5 and --val_h5 are both {args.train_h5}")
+    if args.pairs:
+        if args.resize:
+            parser.error("--resize would take the noise out of --pairs")
+        for name in ("train_h5", "val_h5"):  # not given: names of their own, so that nobody's other data set is replaced
+            if vars(args)[name] == defaults[name]:
+                vars(args)[name] = defaults[name].replace("data", "pairs")
     if args.stride is None:  # not given: the script's, or the patch size where only that was changed
         args.stride = defaults["stride"] if args.patch_size == defaults["patch_size"] else args.patch_size
     if args.stride > args.patch_size:
         parser.error(f"--stride {args.stride} above --patch_size {args.patch_size} would leave out parts of the pictures")
 
-    train, val, notes = choose_sources(args, defaults, channels)
+    skipped: list[str] = []
+    train, val, notes = choose_pairs(args, skipped) if args.pairs else choose_sources(args, defaults, channels)
     for note in notes:
         print(note)
     settings = {name: vars(args)[name] for name in ("patch_size", "stride", "resize", "holdout")}
     settings["train_dir"] = json.dumps(args.train_dir or defaults["train_dir"])
     settings["val_dir"] = str(args.val_dir or defaults["val_dir"])
-    skipped: list[str] = []
+    if args.pairs:
+        settings["val_h5"] = os.path.relpath(args.val_h5, Path(args.train_h5).parent)
     with (
         replacing(args.train_h5) as train_path, h5py.File(train_path, "w") as train_file,
         replacing(args.val_h5) as val_path, h5py.File(val_path, "w") as val_file,
@@ -101,7 +116,33 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     return 1 if skipped else 0
 
 
-Source = tuple[str, Path | np.ndarray]  # a picture's name, and its file or its uint8 (C, H, W)
+class PictureFile(NamedTuple):
+    """A picture that is still to be read."""
+
+    name: str
+    clean: Path
+
+
+Source = Picture | PictureFile | PairFiles
+
+
+def choose_pairs(args: argparse.Namespace, skipped: list[str]) -> tuple[list[PairFiles], list[PairFiles], list[str]]:
+    """(training pairs, validation pairs, lines to print); pictures without a partner are named and added to `skipped`.
+
+    Raises:
+        SMNetError: no pairs, or too few scenes to set some aside.
+    """
+    pairs, problems = find_pairs(args.train_dir or [], *args.pairs)
+    if args.val_dir:
+        val, more = find_pairs([args.val_dir], *args.pairs)
+        train, problems = pairs, problems + more
+    else:
+        train, val = hold_out(pairs, args.holdout or max(1, len(pairs) // 5))
+    for problem in problems:
+        print(f"skipped {problem}", file=sys.stderr)
+        skipped.append(problem.split(":")[0])
+    scenes = len({scene(pair.name) for pair in val})
+    return train, val, [f"{len(train)} pairs to train on, {len(val)} of {scenes} other scenes to validate on"]
 
 
 def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> tuple[list[Source], list[Source], list[str]]:
@@ -122,7 +163,7 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
     else:
         # Numbers, where several folders are given: pictures of the same name stay apart.
         train = [
-            (f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder)), path)
+            PictureFile(f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder)), path)
             for i, folder in enumerate(folders)
             for path in find_pictures(folder)
         ]
@@ -136,30 +177,34 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
     if args.val_dir is None and not folder.is_dir():
         if not sample:
             raise SMNetError(
-                f"no validation pictures: {folder} is missing; give --val_dir DIR, or --holdout N to set some aside"
+                f"no validation pictures: {folder} is missing (python download.py {folder.name}); give --val_dir DIR, or "
+                "--holdout N to set some aside"
             )
         val = sample_pictures(SAMPLE_TEST, channels)
         notes.append(f"{folder} is missing: validating on the {len(val)} sample test photographs instead")
         return train, val, notes
-    return train, [(str(path.relative_to(folder)), path) for path in find_pictures(folder)], notes
+    return train, [PictureFile(str(path.relative_to(folder)), path) for path in find_pictures(folder)], notes
 
 
-def read_sources(
-    sources: list[Source], *, channels: int, min_side: int, skipped: list[str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, uint8 (C, H, W)) of each source, with a progress bar; unreadable and too small ones are named and skipped."""
+def read_sources(sources: list[Source], *, channels: int, min_side: int, skipped: list[str]) -> Iterator[Picture]:
+    """Read each source, with a progress bar; unreadable and too small ones are named and skipped."""
     bar = tqdm(sources, unit="picture", disable=None)
-    for name, picture in bar:
+    for source in bar:
         try:
-            if isinstance(picture, Path):
-                picture = read_picture(picture, channels)
-            if min(picture.shape[1:]) < min_side:
-                raise SMNetError(f"{name}: is {picture.shape[2]}x{picture.shape[1]}, smaller than {min_side}x{min_side}")
+            if isinstance(source, PairFiles):
+                picture = read_pair(source, channels)
+            elif isinstance(source, PictureFile):
+                picture = Picture(source.name, read_picture(source.clean, channels))
+            else:
+                picture = source
+            _, height, width = picture.clean.shape
+            if min(height, width) < min_side:
+                raise SMNetError(f"{source.name}: is {width}x{height}, smaller than {min_side}x{min_side}")
         except SMNetError as error:
             bar.write(f"skipped {error}", file=sys.stderr)
-            skipped.append(name)
+            skipped.append(source.name)
         else:
-            yield name, picture
+            yield picture
 
 
 def cut_patches(picture: np.ndarray, *, patch_size: int, stride: int) -> Iterator[np.ndarray]:
@@ -177,23 +222,30 @@ def cut_patches(picture: np.ndarray, *, patch_size: int, stride: int) -> Iterato
 def write_patches(file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]) -> str:
     """Fill an h5 file with training patches; append the names that were left out to `skipped`; return what was written.
 
-    Content: data set "patches" uint8 (n, C, patch_size, patch_size), one chunk each; "source" int32 (n,), the picture that
-    a patch is from; attributes kind, channels, sources (a JSON list of names) and the settings.
+    Content: data set "patches" uint8 (n, C, patch_size, patch_size), one chunk each, and for pairs "noisy" of the same shape;
+    "source" int32 (n,), the picture that a patch is from; attributes kind, channels, sources (a JSON list of names) and the
+    settings.
 
     Raises:
         SMNetError: no usable picture.
     """
     size, names, origin = settings["patch_size"], [], []
+    pairs = "val_h5" in settings
     min_side = 1 if settings["resize"] else size
     shape = (channels, size, size)
-    patches = file.create_dataset("patches", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape))
-    for name, picture in read_sources(sources, channels=channels, min_side=min_side, skipped=skipped):
+    planes = {
+        name: file.create_dataset(name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape))
+        for name in ("patches", "noisy")[: 1 + pairs]
+    }
+    for name, clean, noisy in read_sources(sources, channels=channels, min_side=min_side, skipped=skipped):
         if settings["resize"]:
-            picture = squeeze(picture, settings["resize"])
-        pieces = list(cut_patches(picture, patch_size=size, stride=settings["stride"]))
-        check_room(file, len(pieces) * pieces[0].nbytes)
-        patches.resize(len(origin) + len(pieces), axis=0)
-        patches[len(origin) :] = np.stack(pieces)
+            clean = squeeze(clean, settings["resize"])
+        start = len(origin)
+        for plane, picture in zip(planes.values(), (clean, noisy)):
+            pieces = list(cut_patches(picture, patch_size=size, stride=settings["stride"]))
+            check_room(file, len(pieces) * pieces[0].nbytes)
+            plane.resize(start + len(pieces), axis=0)
+            plane[start:] = np.stack(pieces)
         origin += [len(names)] * len(pieces)
         names.append(name)
     if not names:
@@ -201,8 +253,9 @@ def write_patches(file: h5py.File, sources: list[Source], *, channels: int, sett
             f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels are needed (--patch_size)"
         )
     file["source"] = np.array(origin, np.int32)
-    file.attrs.update(kind=PATCHES, channels=channels, sources=json.dumps(names), **settings)
-    return f"{len(origin)} patches of {size}x{size} from {len(names)} pictures"
+    kind = PATCH_PAIRS if pairs else PATCHES
+    file.attrs.update(kind=kind, channels=channels, sources=json.dumps(names), **settings)
+    return f"{len(origin)} {'pairs of ' * pairs}patches of {size}x{size} from {len(names)} {'pairs' if pairs else 'pictures'}"
 
 
 def check_room(file: h5py.File, size: int) -> None:
@@ -223,21 +276,23 @@ def squeeze(picture: np.ndarray, side: int) -> np.ndarray:
 def write_pictures(file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]) -> str:
     """Fill an h5 file with validation pictures; append the names that were left out to `skipped`; return what was written.
 
-    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name; attributes kind, channels
-    and the settings.
+    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name, and for pairs the same in
+    the group "noisy"; attributes kind, channels and the settings.
 
     Raises:
         SMNetError: no usable picture.
     """
-    count = 0
-    for name, picture in read_sources(sources, channels=channels, min_side=1, skipped=skipped):
-        check_room(file, picture.nbytes)
-        file.create_dataset(f"{count:05d}", data=picture).attrs["name"] = name
+    count, pairs = 0, "val_h5" in settings
+    for name, clean, noisy in read_sources(sources, channels=channels, min_side=1, skipped=skipped):
+        check_room(file, 2 * clean.nbytes)
+        file.create_dataset(f"{count:05d}", data=clean).attrs["name"] = name
+        if pairs:
+            file.create_dataset(f"noisy/{count:05d}", data=noisy)
         count += 1
     if not count:
         raise SMNetError(f"none of the {len(sources)} validation pictures is usable")
-    file.attrs.update(kind=PICTURES, channels=channels, **settings)
-    return f"{count} pictures"
+    file.attrs.update(kind=PICTURE_PAIRS if pairs else PICTURES, channels=channels, **settings)
+    return f"{count} {'pairs' if pairs else 'pictures'}"
 
 
 if __name__ == "__main__":

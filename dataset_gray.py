@@ -21,7 +21,7 @@ DEFAULTS = dict(
     patch_size=256,  # pixels, side of a stored patch
     stride=256,  # pixels from one patch to the next; the last in a row or column moves inward
     resize=0,  # pixels; above 0 every training picture is first squeezed to this square (the authors': 256)
-    holdout=0,  # training pictures, evenly spread, that are set aside for validation in place of val_dir
+    holdout=0,  # training pictures, evenly spread, that are set aside for validation in place of val_dir; pairs: by scene
 )
 # ------------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
     python denoise.py photo.jpg                          # blind network; writes photo_denoised.jpg
     python denoise.py holiday -o clean                   # a folder with all folders in it
     python denoise.py a.png b.tif -o clean --noiseL 25   # the network trained at sigma 25
+    python denoise.py photo.jpg --real                   # the network trained on pairs of real noise
     python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
 
 Gray pictures go through the gray network and colour ones through the RGB network in --weights_dir. 8 or 16 bits, alpha, EXIF,
@@ -68,6 +69,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("-o", "--output", metavar="OUT", help=text)
     text = "sigma that the network was trained at, grey levels 0-255 (default: the blind network)"
     option("--noiseL", type=number(float, 0, 255), metavar="SIGMA", help=text)
+    option("--real", action="store_true", help="the network trained on pairs of real noise, in place of the blind one")
     text = "the weights to use, ours or the authors'; one file, or one for gray and one for RGB"
     option("--weights", nargs="+", metavar="FILE", help=text)
     option("--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s)")
@@ -90,7 +92,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--point", nargs=2, type=number(int, 0), metavar=("ROW", "COLUMN"), help=text)
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.set_defaults(**DEFAULTS)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.real and args.noiseL is not None:
+        parser.error("--real and --noiseL name different networks: give one of them")
+    return args
 
 
 def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[tuple[Path, Path]]:
@@ -148,7 +153,7 @@ class Networks:
         args, error = self.args, None
         for weights in args.weights or [None]:
             try:
-                model, about = find_model(channels, args.noiseL, weights=weights, weights_dir=args.weights_dir)
+                model, about = find_model(channels, args.noiseL, real=args.real, weights=weights, weights_dir=args.weights_dir)
                 model.to(self.device, memory_format=torch.channels_last)
                 return Denoiser(model, memory=args.memory, tile=args.tile), about["weights"]
             except SMNetError as failed:

@@ -10,13 +10,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import distributed
+from pictures import Picture
 from utils import SMNetError, describe
 
-PATCHES, PICTURES = "smnet training patches", "smnet validation pictures"  # the attribute "kind" of our h5 files
+# The attribute "kind" of our h5 files.
+PATCHES, PICTURES = "smnet training patches", "smnet validation pictures"
+PATCH_PAIRS, PICTURE_PAIRS = "smnet training pairs", "smnet validation pairs"
 
 
-def open_h5(path: str | Path, kind: str, channels: int) -> h5py.File:
-    """Open one of our h5 files and check that it is of this kind and these channels.
+def open_h5(path: str | Path, kinds: tuple[str, ...], channels: int) -> h5py.File:
+    """Open one of our h5 files and check that it is of one of these kinds and has these channels.
 
     Raises:
         SMNetError: missing, damaged, of another kind, or of other channels; the message names the command that makes it.
@@ -34,11 +37,11 @@ def open_h5(path: str | Path, kind: str, channels: int) -> h5py.File:
         reason = str(error).splitlines()[0]
         raise SMNetError(f"{path} is damaged or no h5 file ({reason}); make it anew: {command}") from None
     found, found_channels = file.attrs.get("kind"), file.attrs.get("channels")
-    if found == kind and found_channels == channels:
+    if found in kinds and found_channels == channels:
         return file
     file.close()
-    if found != kind:
-        raise SMNetError(f"{path} holds {found or 'something else'}, not {kind}; make it: {command}")
+    if found not in kinds:
+        raise SMNetError(f"{path} holds {found or 'something else'}, not {' or '.join(kinds)}; make it: {command}")
     raise SMNetError(f"{path} has {found_channels} channels, this script needs {channels}; make it: {command}")
 
 
@@ -48,7 +51,8 @@ class PatchDataset(Dataset):
     An item is asked for by (epoch, index), index below draws x patches, and is a pure function of (seed, epoch, index):
     crop, one of eight orientations, sigma (uniform in `noise_range`) and noise. So neither workers nor processes nor a
     restart change it. clean and noisy are float32 (C, patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 *
-    n, not clipped; sigma is a float32 scalar in grey levels 0-255. The file is opened by each worker when first read.
+    n, not clipped; sigma is a float32 scalar in grey levels 0-255. From a file of pairs noisy is the real one, and sigma
+    nan. The file is opened by each worker when first read.
 
     Args:
         path: file made by dataset.py or dataset_gray.py.
@@ -57,6 +61,10 @@ class PatchDataset(Dataset):
         noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
         draws: how often a patch is drawn in an epoch.
         seed: of every random choice, 0 or more.
+
+    Attributes:
+        pairs: whether the file holds pairs of real noise.
+        val_h5: the file of validation pairs that was made with it, else None.
 
     Raises:
         SMNetError: the file is missing or not of this kind, or its patches are smaller than `patch_size`.
@@ -67,9 +75,11 @@ class PatchDataset(Dataset):
     ):
         self.path, self.channels, self.patch_size = path, channels, patch_size
         self.noise_range, self.draws, self.seed = noise_range, draws, seed
-        self.patches = None
-        with open_h5(path, PATCHES, channels) as file:
+        self.file = None
+        with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
             self.stored, _, stored_size, _ = file["patches"].shape
+            self.pairs = file.attrs["kind"] == PATCH_PAIRS
+            self.val_h5 = Path(path).parent / file.attrs["val_h5"] if self.pairs else None
         if patch_size > stored_size:
             raise SMNetError(
                 f"{path} holds patches of {stored_size}x{stored_size}, too small for --patch_size {patch_size}; "
@@ -80,24 +90,31 @@ class PatchDataset(Dataset):
         return self.draws * self.stored
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "patches": None}  # an open file does not travel to a worker
+        return {**self.__dict__, "file": None}  # an open file does not travel to a worker
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         epoch, index = key
-        if self.patches is None:
-            self.patches = open_h5(self.path, PATCHES, self.channels)["patches"]
+        if self.file is None:
+            self.file = open_h5(self.path, (PATCHES, PATCH_PAIRS), self.channels)
         # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders the epoch.
         rng = np.random.default_rng((self.seed, epoch, index + 1))
-        size, stored_size = self.patch_size, self.patches.shape[-1]
+        size, stored_size = self.patch_size, self.file["patches"].shape[-1]
         top, left = rng.integers(stored_size - size + 1, size=2)
-        try:
-            patch = self.patches[index % self.stored, :, top : top + size, left : left + size]
-        except OSError as error:
-            raise SMNetError(f"{self.path} cannot be read: {error}") from None
-        patch = orient(patch, rng.integers(8))
-        clean = patch.astype(np.float32) / 255
-        sigma = rng.uniform(*self.noise_range)
-        noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
+        orientation = rng.integers(8)
+
+        def crop(name: str) -> np.ndarray:
+            try:
+                patch = self.file[name][index % self.stored, :, top : top + size, left : left + size]
+            except OSError as error:
+                raise SMNetError(f"{self.path} cannot be read: {error}") from None
+            return orient(patch, orientation).astype(np.float32) / 255
+
+        clean = crop("patches")
+        if self.pairs:
+            noisy, sigma = crop("noisy"), np.nan
+        else:
+            sigma = rng.uniform(*self.noise_range)
+            noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
         return torch.from_numpy(clean), torch.from_numpy(noisy), torch.tensor(sigma, dtype=torch.float32)
 
 
@@ -129,11 +146,23 @@ class EpochBatches:
             yield [(self.epoch, index) for index in distributed.share(indices)]
 
 
-def read_pictures(path: str | Path, channels: int) -> list[tuple[str, np.ndarray]]:
-    """The validation pictures of an h5 file: (name, uint8 (C, H, W)) each.
+def read_pictures(path: str | Path, channels: int, *, train_set: PatchDataset | None = None) -> list[Picture]:
+    """The pictures, or pairs, of an h5 file of validation pictures.
+
+    A network that trains on pairs is validated on pairs: with such a `train_set`, where `path` holds none, the file that
+    was made with it is taken.
 
     Raises:
         SMNetError: the file is missing or not of this kind.
     """
-    with open_h5(path, PICTURES, channels) as file:
-        return [(file[key].attrs["name"], file[key][()]) for key in sorted(file)]
+    kinds = (PICTURES, PICTURE_PAIRS)
+    if train_set is not None and train_set.pairs:
+        kinds = (PICTURE_PAIRS,)
+        try:
+            open_h5(path, kinds, channels).close()
+        except SMNetError:
+            path = train_set.val_h5
+    with open_h5(path, kinds, channels) as file:
+        noisy = file.get("noisy", {})  # pairs: a group beside the clean pictures, of the same keys
+        keys = sorted(key for key in file if key != "noisy")
+        return [Picture(file[key].attrs["name"], file[key][()], noisy[key][()] if noisy else None) for key in keys]

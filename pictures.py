@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +28,14 @@ SAMPLE_TRAIN = (
     "brick", "clock", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina", "rocket",
     "stereo_motorcycle",
 )  # fmt: skip
+
+
+class Picture(NamedTuple):
+    """A picture to train on or to test with; `noisy` is its real noisy partner, where it has one."""
+
+    name: str
+    clean: np.ndarray  # uint8 (C, H, W)
+    noisy: np.ndarray | None = None
 
 
 def find_pictures(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
@@ -97,14 +106,14 @@ def write_picture(path: str | Path, picture: Tensor) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def sample_pictures(names: tuple[str, ...], channels: int) -> list[tuple[str, np.ndarray]]:
-    """(name, uint8 (channels, H, W)) of photographs that scikit-image carries: `SAMPLE_TRAIN` or `SAMPLE_TEST`."""
+def sample_pictures(names: tuple[str, ...], channels: int) -> list[Picture]:
+    """Photographs that scikit-image carries: `SAMPLE_TRAIN` or `SAMPLE_TEST`."""
     found = []
     for name in names:
         picture = getattr(skimage_data, name)()
         if name == "stereo_motorcycle":
             picture = picture[0]  # (left, right, disparity)
-        found.append((name, to_channels(picture if picture.ndim == 3 else picture[:, :, None], channels)))
+        found.append(Picture(name, to_channels(picture if picture.ndim == 3 else picture[:, :, None], channels)))
     return found
 
 

@@ -4,6 +4,7 @@
     python test_gray.py -checkpoint 40 --mode S --test_noiseL 15 --test_data Set12
     python test_gray.py --mode B --test_data all --test_noiseL all --json results.json
     python test_gray.py --weights FILE --test_data sample my_pictures --baseline --save_dir out
+    python test_gray.py --mode R --test_data val_gray_pairs.h5                  # real noise: pairs of pictures
 
 Noise: one draw a picture from a CPU generator seeded 0, not clipped, not rounded (the authors' protocol).
 Output clamped to [0, 1]; the loop is in evaluation.py, the command in testing.py.
@@ -19,7 +20,8 @@ DEFAULTS = dict(
     all_data=["Set12", "Set68"],  # what --test_data all stands for
     test_noiseL=[25],  # grey levels 0-255
     all_noiseL=[15, 25, 50],  # what --test_noiseL all stands for: the paper's
-    mode="S",  # S: the network trained at the sigma of the test; B: the blind one
+    mode="S",  # S: the network trained at the sigma of the test; B: the blind one; R: that of real noise, tested on pairs
+    pairs=("*_real*", "*_mean*"),  # mode R: names of the noisy and the clean pictures, as in PolyU and CC
     data_dir="data",
     weights_dir="weights",
     device="auto",  # CUDA, else MPS, else CPU

@@ -2,22 +2,26 @@
 
 import argparse
 import csv
+import dataclasses
 import io
 import json
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import sheets
 import utils
-from evaluation import Score, averages, evaluate, paper_results
+from download import download_advice
+from evaluation import Protocol, Score, averages, evaluate, paper_results
 from models import SMNet
-from pictures import SAMPLE_TEST, find_pictures, read_picture, sample_pictures, to_float, write_picture
+from pairs import find_pairs, read_pair
+from patches import read_pictures
+from pictures import SAMPLE_TEST, Picture, find_pictures, read_picture, sample_pictures, to_float, write_picture
 from utils import SMNetError, describe, make_parser, number
 
 
@@ -26,7 +30,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
 
     What cannot be done is said at the end, and the rest done; returns 0, or 1 if something could not.
     """
-    args = parse_args(argv, description=description, defaults=defaults)
+    args = parse_args(argv, description=description, defaults=defaults, channels=channels)
     device = utils.pick_device(args.device)
     if args.save_dir:
         utils.make_folder(args.save_dir)
@@ -37,14 +41,16 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
     for wanted in args.test_data:
         name = Path(wanted).resolve().name
         try:
-            sets[wanted if name in sets else name] = load_set(wanted, args.data_dir, channels, problems)
+            pairs = args.pairs if args.mode == "R" else None
+            sets[wanted if name in sets else name] = load_set(wanted, args.data_dir, channels, problems, pairs=pairs)
         except SMNetError as error:
             problems.append(str(error))
+    protocol = Protocol(**{field.name: vars(args).get(field.name, False) for field in dataclasses.fields(Protocol)})
     reports = []
-    for sigma in args.test_noiseL if sets else []:
+    for sigma in (args.test_noiseL if args.mode != "R" else [None]) if sets else []:
         try:
             model, weights = find_model(
-                channels, sigma if args.mode == "S" else None,
+                channels, sigma if args.mode == "S" else None, real=args.mode == "R",
                 weights=args.weights, weights_dir=args.weights_dir, checkpoint=args.checkpoint,
             )  # fmt: skip
         except SMNetError as error:
@@ -53,10 +59,14 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             continue
         model.to(device, memory_format=torch.channels_last)
         for name, pictures in sets.items():
-            folder = Path(args.save_dir or "") / f"{name.strip('/.')}_sigma{sigma:g}"
-            save = saver(folder, model if args.save_stages else None) if args.save_dir else None
-            scores = evaluate(model, pictures, sigma=sigma, baseline=args.baseline, on_stages=save)
-            report = {"set": name, "sigma": sigma, "mode": args.mode, **weights, "paper": paper_results(name, sigma)}
+            report = {"set": name, "sigma": sigma, "mode": args.mode, **weights, "protocol": str(protocol)}
+            report["paper"] = {} if sigma is None else paper_results(name, sigma)
+            save = None
+            if args.save_dir:
+                folder = Path(args.save_dir) / f"{name.strip('/.')}_{'real' if sigma is None else f'sigma{sigma:g}'}"
+                report["saved"] = str(folder)
+                save = saver(folder, model if args.save_stages else None)
+            scores = evaluate(model, pictures, sigma=sigma, protocol=protocol, baseline=args.baseline, on_stages=save)
             reports.append((report, scores))
             print(table(report, scores), end="\n\n", flush=True)
     if args.json and reports:
@@ -71,7 +81,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
     return 1 if problems else 0
 
 
-def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> argparse.Namespace:
+def parse_args(argv: list[str] | None, *, description: str, defaults: dict, channels: int) -> argparse.Namespace:
     """Read a test script's command line; the script's `all_data` and `all_noiseL` are what `all` stands for."""
     parser = make_parser(description)
     option, sigma = parser.add_argument, number(float, 0, 255)
@@ -81,15 +91,26 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     text = f"sigma of the test noise, grey levels 0-255, or all: {' '.join(map(str, defaults['all_noiseL']))}"
     option("--test_noiseL", nargs="+", metavar="SIGMA", type=lambda t: t if t == "all" else sigma(t),
            help=f"{text} (default: {' '.join(map(str, defaults['test_noiseL']))})")  # fmt: skip
-    text = "S: the network trained at the sigma of the test, B: the blind one"
-    option("--mode", choices=["S", "B"], help=f"{text} (default: %(default)s)")
+    text = "S: the network trained at the sigma of the test, B: the blind one, R: that of real noise, tested on pairs"
+    option("--mode", choices=["S", "B", "R"], help=f"{text} (default: %(default)s)")
+    text = "mode R: patterns of the names of noisy and clean pictures in a test set, or its two folders"
+    option("--pairs", nargs=2, metavar=("NOISY", "CLEAN"), help=f"{text} (default: {' '.join(defaults['pairs'])})")
     text = "epoch of the weights in --weights_dir (default: the highest there)"
     option("-c", "-checkpoint", "--checkpoint", type=number(int, 1), metavar="N", help=text)
     option("--weights", metavar="FILE", help="the weights to use, ours or the authors', whatever --mode says (a .pth file)")
     option("--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s)")
     option("--data_dir", metavar="DIR", help="folder of the test sets (default: %(default)s)")
+    text = "draws of noise a picture, whose figures are averaged, 0: the authors', 1 for gray and 3 for RGB (default: 0)"
+    option("--repeats", type=number(int, 0), default=0, metavar="N", help=text)
+    option("--clip", action="store_true", help="clip the noisy pictures to [0, 1]")
+    option("--quantize", action="store_true", help="round results to 8 bits before they are measured")
+    if channels == 3:
+        option("--y_channel", action="store_true", help="measure the luma (BT.601) alone")
+    option(
+        "--self_ensemble", action="store_true", help="average over the eight orientations of a picture: better, 8 times as long"
+    )
     option("--baseline", action="store_true", help="measure the best Gaussian blur and scikit-image's NL-means, too")
-    option("--save_dir", metavar="DIR", help="write noisy, denoised and noise mask (+ 0.5) there, as PNG")
+    option("--save_dir", metavar="DIR", help="write clean, noisy, denoised and noise mask (+ 0.5) there, as PNG")
     text = "with --save_dir: write a sheet of noise mask, residual, output and attention of every picture, too (see the README)"
     option("--save_stages", action="store_true", help=text)
     option("--json", metavar="FILE", help="write all figures there, as JSON")
@@ -107,38 +128,60 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     return args
 
 
-def load_set(wanted: str, data_dir: str, channels: int, problems: list[str]) -> list[tuple[str, np.ndarray]]:
-    """(name, uint8 (C, H, W)) of a test set's pictures; unreadable ones are named in `problems` and left out.
+def load_set(
+    wanted: str, data_dir: str, channels: int, problems: list[str], *, pairs: tuple[str, str] | None = None
+) -> list[Picture]:
+    """A test set's pictures; unreadable ones are named in `problems` and left out.
+
+    `pairs`, where noisy partners are wanted: the two patterns or folders of `find_pairs`. A .h5 file of validation pictures or
+    pairs, as dataset*.py write, is a test set as well.
 
     Raises:
         SMNetError: no such set or folder, or no readable picture in it.
     """
-    if wanted == "sample":
+    if Path(wanted).suffix == ".h5":
+        found = read_pictures(wanted, channels)
+        if bool(pairs) != (found[0].noisy is not None):
+            raise SMNetError(f"{wanted} holds {'no ' * bool(pairs)}pairs of real noise, which --mode R is for")
+        return found
+    if wanted == "sample" and not pairs:
         return sample_pictures(SAMPLE_TEST, channels)
     folder = next((path for path in (Path(data_dir) / wanted, Path(wanted)) if path.is_dir()), None)
     if folder is None:
         there = sorted(p.name for p in Path(data_dir).iterdir() if p.is_dir()) if Path(data_dir).is_dir() else []
         raise SMNetError(
             f"no test set {wanted}: neither {Path(data_dir) / wanted} nor {wanted} is a folder; {describe(there, data_dir)}. "
-            "Put its pictures there, or give --test_data sample for scikit-image's photographs"
+            f"{download_advice(wanted)}Put its pictures there, or give --test_data sample for scikit-image's photographs"
         )
-    paths = find_pictures(folder)
-    stems = [path.relative_to(folder).with_suffix("") for path in paths]
+    if pairs:
+        files, without_partner = find_pairs([folder], *pairs)
+        problems += [f"skipped {problem}" for problem in without_partner]
+        readers = [partial(read_pair, pair, channels) for pair in files]
+    else:
+        paths = find_pictures(folder)
+        stems = [path.relative_to(folder).with_suffix("") for path in paths]
+        names = [str(s) if stems.count(s) == 1 else str(path.relative_to(folder)) for path, s in zip(paths, stems)]
+        readers = [partial(read_named, name, path, channels) for name, path in zip(names, paths)]
     pictures = []
-    for path, stem in zip(paths, stems):
+    for read in readers:
         try:
-            name = str(stem) if stems.count(stem) == 1 else str(path.relative_to(folder))
-            pictures.append((name, read_picture(path, channels)))
+            pictures.append(read())
         except SMNetError as error:
             problems.append(f"skipped {error}")
     if not pictures:
-        raise SMNetError(f"none of the {len(paths)} pictures in {folder} can be read")
+        raise SMNetError(f"none of the {len(readers)} {'pairs' if pairs else 'pictures'} in {folder} can be read")
     return pictures
 
 
+def read_named(name: str, path: Path, channels: int) -> Picture:
+    """A picture from a file."""
+    return Picture(name, read_picture(path, channels))
+
+
 def find_model(
-    channels: int, noiseL: float | None, *, weights: str | None, weights_dir: str, checkpoint: int | None = None
-) -> tuple[SMNet, dict]:
+    channels: int, noiseL: float | None, *, weights: str | None, weights_dir: str, checkpoint: int | None = None,
+    real: bool = False,
+) -> tuple[SMNet, dict]:  # fmt: skip
     """The network for a sigma (None: the blind one) and what to report of it.
 
     Args:
@@ -147,6 +190,7 @@ def find_model(
         weights: a .pth file that is taken instead.
         weights_dir: folder that train_*.py wrote to.
         checkpoint: epoch; None: the highest there.
+        real: the network that was trained on pairs of real noise.
 
     Raises:
         SMNetError: no such weights, or they are for other pictures; the message names the command that makes them.
@@ -155,12 +199,13 @@ def find_model(
     if weights:
         path = Path(weights)
     else:
-        run = utils.run_name(channels, noiseL)
+        run = utils.run_name(channels, noiseL, real=real)
         epochs = utils.epochs_on_disk(weights_dir, run)
         path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
         if not path.is_file():
             there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
             command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
+            command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
             raise SMNetError(
                 f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE"
             )
@@ -172,11 +217,11 @@ def find_model(
     return model, {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
 
 
-def saver(folder: Path, model: SMNet | None) -> Callable[[str, Tensor, Tensor, Tensor], None]:
-    """An `on_stages` for `evaluate` that writes three PNG files a picture, and with a model a sheet of its stages."""
+def saver(folder: Path, model: SMNet | None) -> Callable[[str, Tensor, Tensor, Tensor, Tensor], None]:
+    """An `on_stages` for `evaluate` that writes four PNG files a picture, and with a model a sheet of its stages."""
 
-    def save(name: str, noisy: Tensor, noise_mask: Tensor, output: Tensor) -> None:
-        for what, picture in (("noisy", noisy), ("denoised", output), ("mask", noise_mask + 0.5)):
+    def save(name: str, clean: Tensor, noisy: Tensor, noise_mask: Tensor, output: Tensor) -> None:
+        for what, picture in (("clean", clean), ("noisy", noisy), ("denoised", output), ("mask", noise_mask + 0.5)):
             write_picture(folder / f"{name}_{what}.png", picture)
         if model:
             write_picture(folder / f"{name}_stages.png", to_float(sheets.stages(model, noisy).transpose(2, 0, 1)))
@@ -195,8 +240,10 @@ def table(report: dict, scores: list[Score]) -> str:
     epoch = f"epoch {report['epoch']}, " if report["epoch"] else ""
     ours = f"SMNet-{report['mode']}"
     beside = ours in report["paper"]
+    noise = "real noise" if report["sigma"] is None else f"sigma {report['sigma']:g}"
+    protocol = f"; {report['protocol']}" if report["protocol"] else ""
     lines = [
-        f"{report['set']}, sigma {report['sigma']:g}, {report['weights']} ({epoch}width {report['width']})",
+        f"{report['set']}, {noise}, {report['weights']} ({epoch}width {report['width']}){protocol}",
         " " * first + "".join(f"{method:>17}" for method in methods) + f"   paper's {ours}" * beside,
         "picture".ljust(first) + "      PSNR   SSIM" * len(methods) + "   PSNR".rjust(18) * beside,
     ]
@@ -205,7 +252,8 @@ def table(report: dict, scores: list[Score]) -> str:
             lines.append("-" * (first + 17 * len(methods)))
         lines.append(row.name.ljust(first) + "".join(f"{row.psnr[m]:10.2f} {row.ssim[m]:6.4f}" for m in methods))
     lines[-1] += f"{report['paper'][ours]:18.2f}" if beside else ""
-    lines.append(f"SMNet takes {rows[-1].seconds:.2f} s a picture")
+    gain = rows[-1].psnr["SMNet"] - rows[-1].psnr["noisy"]
+    lines.append(f"SMNet gains {gain:.2f} dB and takes {rows[-1].seconds:.2f} s a picture")
     if report["paper"]:
         lines.append("paper, PSNR: " + ", ".join(f"{method} {value:.2f}" for method, value in report["paper"].items()))
     return "\n".join(lines)
@@ -229,5 +277,6 @@ def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
     for report, scores in reports:
         for score in [*scores, averages(scores)]:
             figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
-            writer.writerow([report["set"], f"{report['sigma']:g}", report["weights"], score.name, *figures])
+            noise = "real" if report["sigma"] is None else f"{report['sigma']:g}"
+            writer.writerow([report["set"], noise, report["weights"], score.name, *figures])
     return text.getvalue()

@@ -4,6 +4,7 @@
     python train_gray_blind.py                         # the paper's protocol; weights/model_gray_B_1.pth, ..._2.pth, ...
     python train_gray_blind.py --resume                # go on after an interruption
     python train_gray_blind.py --batchsize 8 -checkpoint 0
+    python train_gray_blind.py --train_h5 train_gray_pairs.h5    # real noise, from dataset_gray.py --pairs: model_gray_R_1.pth
 
 The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of
 256x256. `python train_gray_blind.py --help` explains every option; the loop is in training.py.
@@ -59,8 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     train_set = PatchDataset(
         args.train_h5, channels=1, patch_size=args.patch_size, noise_range=args.noise_range, draws=args.draws, seed=args.seed
     )
-    val_pictures = read_pictures(args.val_h5, channels=1)
-    return training.fit(model, train_set, val_pictures, name=run_name(1, noiseL=None), args=args)
+    val_pictures = read_pictures(args.val_h5, channels=1, train_set=train_set)
+    name = run_name(1, noiseL=None, real=train_set.pairs)
+    return training.fit(model, train_set, val_pictures, name=name, args=args)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import argparse
 import math
 import time
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -23,10 +22,10 @@ from event_writer import EventWriter
 from learner import Learner
 from models import SMNet
 from patches import PatchDataset
-from pictures import add_test_noise, to_db, to_float
+from pictures import Picture, add_test_noise, to_db, to_float
 from run_files import RunFiles
 from stopping import StopRequest, ignore_signals
-from utils import make_parser, number
+from utils import SMNetError, make_parser, number
 
 LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
@@ -115,9 +114,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
 # ------------------------------------------------------------------------------------------------------------ the loop
 
 
-def fit(
-    model: SMNet, train_set: PatchDataset, val_pictures: list[tuple[str, np.ndarray]], *, name: str, args: argparse.Namespace
-) -> int:
+def fit(model: SMNet, train_set: PatchDataset, val_pictures: list[Picture], *, name: str, args: argparse.Namespace) -> int:
     """Train `model` as `args` says, from the beginning or from where the files of the run `name` say it was; return 0.
 
     Loss: mean squared error of the final output against the clean picture. After each epoch, and after the last step:
@@ -125,9 +122,14 @@ def fit(
     before validation, and on SIGTERM or Ctrl-C, which then end the process with status 128 + signal.
 
     Raises:
-        SMNetError: nothing to continue from, an earlier run's files in the way, settings that differ from the state's, too few
-            patches for a batch, a loss that is no number, or a folder that cannot be written.
+        SMNetError: pairs where one noise level is to be trained, nothing to continue from, an earlier run's files in the way,
+            settings that differ from the state's, too few patches for a batch, a loss that is no number, or a folder that
+            cannot be written.
     """
+    if train_set.pairs:
+        if "noiseL" in args:
+            raise SMNetError(f"{args.train_h5} holds pairs of real noise, which train_*_blind.py train on")
+        args.noise_range = args.val_noiseL = None
     device = distributed.pick_device(args.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
     with distributed.processes(device):
@@ -139,13 +141,15 @@ def fit(
     return 0
 
 
-def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictures: list[tuple[str, np.ndarray]]) -> None:
+def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictures: list[Picture]) -> None:
     """All epochs that are left of a run."""
     name, args = files.name, files.args
     done, batches = learner.done, learner.batches
     if done.step >= learner.total_steps and done.closed:
         print(f"{name}: all {learner.total_steps:,} steps are done; raise --epochs or --max_steps to go on")
         return
+    if train_set.pairs and distributed.rank() == 0:
+        print(f"{args.train_h5} holds pairs of real noise: no noise is added; the validation is on pairs, too")
     processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(
         f"{name}: {sum(p.numel() for p in learner.model.parameters()):,} parameters on {learner.device}{processes}, "
@@ -172,7 +176,7 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
                     scores = evaluate(learner.validated, distributed.share(val_pictures), sigma=args.val_noiseL)
                     score = averages(distributed.gather_shares(scores))
                 if distributed.rank() == 0:
-                    write_epoch(learner, files, score, val_pictures[0][1], writer)
+                    write_epoch(learner, files, score, val_pictures[0], writer)
                 if done.batch == learner.steps_per_epoch:
                     done.epoch, done.batch, done.loss_sum = done.epoch + 1, 0, 0.0
                 done.closed = True
@@ -234,7 +238,7 @@ def train_epoch(learner: Learner, files: RunFiles, loader: DataLoader, writer: E
     bar.close()
 
 
-def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: np.ndarray, writer: EventWriter) -> None:
+def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: Picture, writer: EventWriter) -> None:
     """Write what an epoch and its validation gave: TensorBoard's (with the stages of `picture`), weights, log line."""
     done, args, model = learner.done, learner.args, learner.validated
     val_psnr, val_ssim = score.psnr["SMNet"], score.ssim["SMNet"]
@@ -257,9 +261,10 @@ def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: np.nda
         "peak_memory_gb": round(utils.peak_memory(learner.device, reset=False), 3),
     }
     is_best = val_psnr > done.best
+    noise = "of real noise" if args.val_noiseL is None else f"at sigma {args.val_noiseL:g}"
     print(
-        f"epoch {epoch}, step {done.step:,}: loss {loss:.5f}, training {to_db(loss):.2f} dB, validation at sigma "
-        f"{args.val_noiseL:g} {val_psnr:.3f} dB, SSIM {val_ssim:.4f}{', the best so far' * is_best}; "
+        f"epoch {epoch}, step {done.step:,}: loss {loss:.5f}, training {to_db(loss):.2f} dB, validation {noise} "
+        f"{val_psnr:.3f} dB, SSIM {val_ssim:.4f}{', the best so far' * is_best}; "
         f"{done.seconds:.0f} s trained",
         flush=True,
     )
@@ -282,9 +287,12 @@ def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: np.nda
 
 
 @torch.inference_mode()
-def stages_grid(model: SMNet, picture: np.ndarray, sigma: float) -> Tensor:
+def stages_grid(model: SMNet, picture: Picture, sigma: float | None) -> Tensor:
     """One row (3, H, W) for TensorBoard: clean, noisy, noise mask (+ 0.5), residual, output, of at most 256x256 pixels."""
-    clean = to_float(picture[:, :256, :256])
-    noisy = add_test_noise(clean, sigma=sigma, **TEST_NOISE[model.channels])[0]
+    clean = to_float(picture.clean[:, :256, :256])
+    if picture.noisy is None:
+        noisy = add_test_noise(clean, sigma=sigma, **TEST_NOISE[model.channels])[0]
+    else:
+        noisy = to_float(picture.noisy[:, :256, :256])
     noise_mask, residual, output = (s[0].cpu() for s in model.stages(noisy[None].to(next(model.parameters()).device)))
     return make_grid([t.clamp(0, 1) for t in (clean, noisy, noise_mask + 0.5, residual, output)], nrow=5)

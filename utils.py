@@ -205,9 +205,10 @@ def remove(path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 
-def run_name(channels: int, noiseL: float | None) -> str:
-    """The name that a run's files begin with: model_gray_L25 or, with `noiseL` None for blind, model_rgb_B."""
-    return f"model_{'gray' if channels == 1 else 'rgb'}_{'B' if noiseL is None else f'L{noiseL:g}'}"
+def run_name(channels: int, noiseL: float | None, *, real: bool = False) -> str:
+    """The name that a run's files begin with: model_gray_L25, `noiseL` None: model_rgb_B (blind), real noise: model_rgb_R."""
+    level = "R" if real else "B" if noiseL is None else f"L{noiseL:g}"
+    return f"model_{'gray' if channels == 1 else 'rgb'}_{level}"
 
 
 def epochs_on_disk(weights_dir: str | Path, run: str) -> list[int]:

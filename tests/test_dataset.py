@@ -137,7 +137,7 @@ def test_builds_from_the_sample_where_the_default_folder_is_missing(tmp_path, mo
             train, patches = set(json.loads(file.attrs["sources"])), file["patches"]
             assert patches.shape[1:] == (channels, 256, 256)
             assert Path(files[0]).stat().st_size <= 1.1 * patches.size
-        val = {name for name, _ in read_pictures(files[1], channels)}
+        val = {picture.name for picture in read_pictures(files[1], channels)}
         assert {"astronaut", "camera", "chelsea", "coffee"} == val and not val & train
 
 
@@ -146,7 +146,7 @@ def test_holdout_takes_pictures_away_from_training(tmp_path):
     build(dataset_gray, tmp_path, "--holdout", "3", "--patch_size", "48")
     with h5py.File(tmp_path / "t.h5") as file:
         train = set(json.loads(file.attrs["sources"]))
-    val = {name for name, _ in read_pictures(tmp_path / "v.h5", 1)}
+    val = {picture.name for picture in read_pictures(tmp_path / "v.h5", 1)}
     assert len(train) == 4 and len(val) == 3 and not train & val
 
 

@@ -16,7 +16,7 @@ import test_gray as gray_script
 import test_rgb as rgb_script
 import utils
 from models import SMNet
-from pictures import add_test_noise, psnr, ssim, to_float
+from pictures import Picture, add_test_noise, psnr, ssim, to_float
 from utils import SMNetError
 
 
@@ -76,7 +76,7 @@ def test_evaluate_averages_the_draws_and_clamps():
     model, picture = SMNet(3, 4), synthetic_picture(0, 30, 33, 3).transpose(2, 0, 1).copy()
     torch.manual_seed(7)
     stages = []
-    (score,) = evaluation.evaluate(model, [("a", picture)], sigma=50, on_stages=lambda *s: stages.append(s))
+    (score,) = evaluation.evaluate(model, [Picture("a", picture)], sigma=50, on_stages=lambda *s: stages.append(s))
     assert torch.initial_seed() == 7 and torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7)))
     assert model.training
     clean = to_float(picture)
@@ -85,7 +85,7 @@ def test_evaluate_averages_the_draws_and_clamps():
         expected = [psnr(clean, model(x[None])[0].clamp(0, 1)) for x in noisy]
     assert score.psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4)
     assert score.psnr["noisy"] == pytest.approx(np.mean([psnr(clean, x) for x in noisy]))
-    assert len(stages) == 1 and torch.equal(stages[0][1], noisy[0])
+    assert len(stages) == 1 and torch.equal(stages[0][1], clean) and torch.equal(stages[0][2], noisy[0])
 
 
 def test_baselines_denoise():
@@ -118,7 +118,9 @@ def test_table_json_csv_and_pictures(work, capsys):
     assert len(rows) == 2 * (3 + 5)
     assert float(rows[0]["psnr_noisy"]) == pytest.approx(first["pictures"][0]["psnr"]["noisy"], abs=1e-4)
     out = work / "out" / "Set12_sigma25"
-    assert {p.name for p in out.iterdir()} == {f"0{i}_{what}.png" for i in (0, 1) for what in ("noisy", "denoised", "mask")}
+    assert {p.name for p in out.iterdir()} == {
+        f"0{i}_{what}.png" for i in (0, 1) for what in ("clean", "noisy", "denoised", "mask")
+    }
     assert cv2.imread(str(out / "00_denoised.png"), cv2.IMREAD_UNCHANGED).shape == (40, 48)
 
 
@@ -198,3 +200,65 @@ def test_the_papers_tables_are_there():
     assert evaluation.paper_results("Set12", 25)["SMNet-S"] > 30
     assert evaluation.paper_results("CBSD68", 25.0)["SMNet-B"] == 31.33
     assert evaluation.paper_results("CBSD68", 26) == {}
+
+
+# What other papers do.
+
+
+def scores_of(**protocol) -> evaluation.Score:
+    torch.manual_seed(0)
+    model = SMNet(3, 4)
+    picture = synthetic_picture(0, 30, 34, 3).transpose(2, 0, 1).copy()
+    (score,) = evaluation.evaluate(model, [Picture("a", picture)], sigma=50, protocol=evaluation.Protocol(**protocol))
+    return score
+
+
+def test_protocols_against_plain_formulas():
+    torch.manual_seed(0)
+    model = SMNet(3, 4).eval()
+    clean = to_float(synthetic_picture(0, 30, 34, 3).transpose(2, 0, 1).copy())
+    noisy = add_test_noise(clean, sigma=50, seed=12, draws=3)
+    with torch.inference_mode():
+        outputs = [model(x[None])[0].clamp(0, 1) for x in noisy]
+        clipped = [model(x.clamp(0, 1)[None])[0].clamp(0, 1) for x in noisy]
+    figures = {
+        "plain": ({}, [psnr(clean, x) for x in outputs]),
+        "clip": ({"clip": True}, [psnr(clean, x) for x in clipped]),
+        "quantize": ({"quantize": True}, [psnr(clean, torch.from_numpy(np.round(x.numpy() * 255) / 255)) for x in outputs]),
+    }
+    y = [65.481, 128.553, 24.966]
+    lumas = [sum(w * plane for w, plane in zip(y, x.double())) + 16 for x in (clean, *outputs)]
+    mses = [(lumas[0] - other).square().mean().item() for other in lumas[1:]]
+    figures["y"] = ({"y_channel": True}, [10 * math.log10(255**2 / mse) for mse in mses])
+    for name, (options, expected) in figures.items():
+        assert scores_of(**options).psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4), name
+    assert len({round(scores_of(**options).psnr["SMNet"], 7) for options, _ in figures.values()}) == 4
+    assert scores_of(clip=True).psnr["noisy"] > scores_of().psnr["noisy"] + 0.5
+    more = add_test_noise(clean, sigma=50, seed=12, draws=5)
+    assert scores_of(repeats=5).psnr["noisy"] == pytest.approx(np.mean([psnr(clean, x) for x in more]), abs=1e-5)
+
+
+def test_self_ensemble_is_the_mean_of_eight_orientations():
+    torch.manual_seed(0)
+    model, x = SMNet(1, 4).eval(), torch.rand(1, 30, 34)
+    protocol = evaluation.Protocol(self_ensemble=True)
+    with torch.inference_mode():
+        results = []
+        for mirrored in (False, True):
+            for turns in range(4):
+                turned = np.rot90(x[0].numpy()[:, ::-1] if mirrored else x[0].numpy(), turns)
+                result = model(torch.from_numpy(turned.copy())[None, None])[0, 0].numpy()
+                back = np.rot90(result, -turns)
+                results.append(back[:, ::-1] if mirrored else back)
+        mask, output = protocol.denoise(model, x)
+        np.testing.assert_allclose(output[0].numpy(), np.mean(results, axis=0), atol=1e-5)
+        assert torch.equal(mask, evaluation.AUTHORS.denoise(model, x)[0])
+
+
+def test_protocol_options_are_said(work, capsys):
+    words = ["--mode", "B", "--test_data", "CBSD68", "--clip", "--quantize", "--y_channel", "--self_ensemble", "--repeats", "2"]
+    assert rgb_script.main([*words, "--json", "x.json"]) == 0
+    said = "2 draws, clip, quantize, y channel, self ensemble"
+    assert said in capsys.readouterr().out and json.loads((work / "x.json").read_text())[0]["protocol"] == said
+    with pytest.raises(SystemExit):
+        gray_script.main(["--y_channel"])

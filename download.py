@@ -1,0 +1,273 @@
+"""Fetch data sets into data/<name>/, where the other scripts look for them.
+
+    python download.py --list                      # names, sizes, licences
+    python download.py Set12 CBSD68                # two test sets
+    python download.py BSDS500                     # 400 pictures to train on: dataset.py --train_dir data/BSDS500
+    python download.py all --mirror https://mirror.example.org/raw
+
+The files come from public repositories, each pinned to a commit, and every file is checked against the SHA-256 in datasets.csv.
+A second call fetches what is missing or wrong, nothing else. Please heed the licences: most sets are for research alone.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import sys
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+import requests
+from tqdm import tqdm
+
+from utils import SMNetError, make_parser, number, replacing, run_script
+
+# ------------------------------------------------------------------------------------------------------------
+# Edit here, or give the option of the same name.
+DEFAULTS = dict(
+    data_dir="data",  # folder that gets a folder a set
+    mirror="https://raw.githubusercontent.com",  # files are at MIRROR/OWNER/REPOSITORY/COMMIT/PATH
+    jobs=8,  # files at a time
+)
+# ------------------------------------------------------------------------------------------------------------
+
+CATALOGUE = Path(__file__).parent / "datasets.csv"
+ATTEMPTS = 4  # a file, with pauses of 1, 2 and 4 times PAUSE between them
+PAUSE = 1.0  # seconds
+TIMEOUT = 20.0  # seconds without a byte after which a server counts as stalled
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a data set is."""
+
+    repository: str  # owner/name
+    commit: str
+    folder: str  # in the repository; what is in it goes to data/<name>/
+    purpose: str
+    licence: str
+
+
+SMNET = ("Muccul/SMNet", "bf891e704cb3d10333ef0565dc365c0d83406c5f")
+BSDS = ("BIDS/BSDS500", "a04b7c6c3a9f0ace74bf205c72a43d32e1c72722")
+POLYU = ("csjunxu/PolyU-Real-World-Noisy-Images-Dataset", "3af0f2646b267a00446fe4b7113a15e67bc80b4e")
+CC = ("csjunxu/MCWNNM-ICCV2017", "e6db69b01ff21e89461cc49893c89afb1a9a941c")
+RESEARCH = "research and education"
+SETS = {
+    "Set12": Source(*SMNET, "data/Set12", "test, gray", "none stated"),
+    "Set68": Source(*SMNET, "data/Set68", "test and validation, gray (BSD68)", RESEARCH),
+    "CBSD68": Source(*SMNET, "data/CBSD68", "test and validation, RGB", RESEARCH),
+    "Kodak24": Source(*SMNET, "data/Kodak24", "test, RGB (500x500 crops)", "unrestricted, by common report"),
+    "McMaster": Source(*SMNET, "data/McMaster", "test, RGB", "research"),
+    # Its val part holds all pictures of Set68 and CBSD68, and is left out for that.
+    "BSDS500": Source(*BSDS, "BSDS500/data/images", "training: its train and test parts", RESEARCH),
+    "PolyU": Source(*POLYU, "CroppedImages", "real noise, 100 pairs", "non-commercial"),
+    "CC": Source(*CC, "Real_ccnoise_denoised_part", "real noise, test, 15 pairs", "non-commercial"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One file of a set."""
+
+    address: str  # below the mirror's, percent-encoded
+    target: Path
+    size: int  # bytes
+    sha256: str
+
+    def is_there(self) -> bool:
+        """Whether the target is the file, to the bit."""
+        try:
+            return (
+                self.target.stat().st_size == self.size and hashlib.sha256(self.target.read_bytes()).hexdigest() == self.sha256
+            )
+        except OSError:
+            return False
+
+
+class TryAgainError(Exception):
+    """What a server sent is not the file, and may be so at the next attempt."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns 0, or 1 if a file could not be had."""
+    args = parse_args(argv)
+    if args.list:
+        print(list_sets())
+        return 0
+    by_set = {name: files_of(name, args.data_dir) for name in args.names}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        everything = [file for files in by_set.values() for file in files]
+        missing = {file for file, there in zip(everything, pool.map(File.is_there, everything)) if not there}
+    problems = fetch_all(missing, mirror=args.mirror.rstrip("/"), jobs=args.jobs)
+    failed = {file for files in problems.values() for file in files}
+    for name, files in by_set.items():
+        fetched = [file for file in files if file in missing and file not in failed]
+        lost = sum(file in failed for file in files)
+        print(
+            f"{name}: {len(files) - lost} of {len(files)} files in {Path(args.data_dir) / name}, {len(fetched)} of them "
+            f"fetched ({sum(file.size for file in fetched) / 1e6:.1f} MB); licence: {SETS[name].licence}"
+        )
+    for problem, files in problems.items():
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        print(f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}", file=sys.stderr)
+    if problems:
+        print(
+            "give the same command again to fetch what is missing; --mirror URL where GitHub is out of reach", file=sys.stderr
+        )
+    return 1 if problems else 0
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
+    option, shown = parser.add_argument, "(default: %(default)s)"
+    option("names", nargs="*", metavar="NAME", help=f"data sets, or all: {' '.join(SETS)}")
+    option("--list", action="store_true", help="show names, sizes, purposes and licences, and fetch nothing")
+    option("--data_dir", metavar="DIR", help=f"folder that gets a folder a set {shown}")
+    option("--mirror", metavar="URL", help=f"files are looked for at URL/OWNER/REPOSITORY/COMMIT/PATH {shown}")
+    option("--jobs", type=number(int, 1, 64), metavar="N", help=f"files at a time {shown}")
+    parser.set_defaults(**DEFAULTS)
+    args = parser.parse_args(argv)
+    known = {name.lower(): [name] for name in SETS} | {"all": list(SETS)}
+    unknown = [name for name in args.names if name.lower() not in known]
+    if unknown:
+        parser.error(f"no data set {unknown[0]}; there are {', '.join(SETS)}, and all of them: all")
+    if not args.names and not args.list:
+        parser.error(f"which data sets? {', '.join(SETS)}, or all; --list says more")
+    if not args.mirror.startswith(("http://", "https://")):
+        parser.error(f"--mirror {args.mirror} is no address: it must begin with http:// or https://")
+    args.names = list(dict.fromkeys(name for wanted in args.names for name in known[wanted.lower()]))
+    return args
+
+
+def download_advice(name: str) -> str:
+    """The part of an error that says how to get the data set of that name; empty where it is none of ours."""
+    return f"Fetch it: python download.py {name}. " if name in SETS else ""
+
+
+def read_catalogue() -> dict[str, list[dict]]:
+    """The rows of datasets.csv by set."""
+    rows = defaultdict(list)
+    with open(CATALOGUE, newline="") as file:
+        for row in csv.DictReader(file):
+            rows[row["set"]].append(row)
+    return rows
+
+
+def files_of(name: str, data_dir: str | Path) -> list[File]:
+    """The files of a set.
+
+    Raises:
+        SMNetError: a path in the catalogue would lead out of the set's folder.
+    """
+    source, files = SETS[name], []
+    for row in read_catalogue()[name]:
+        path = PurePosixPath(row["path_in_repository"])
+        if ".." in path.parts or "\\" in str(path) or ":" in str(path) or not path.is_relative_to(source.folder):
+            raise SMNetError(f"{CATALOGUE.name}: {path} is not a path below {source.folder}; nothing was fetched")
+        address = quote(f"{source.repository}/{source.commit}/{path}")
+        target = Path(data_dir) / name / path.relative_to(source.folder)
+        files.append(File(address, target, int(row["bytes"]), row["sha256"]))
+    return files
+
+
+def list_sets() -> str:
+    """The sets as aligned text."""
+    catalogue = read_catalogue()
+    rows = [("name", "files", "MB", "purpose", "licence")]
+    for name, source in SETS.items():
+        size = sum(int(row["bytes"]) for row in catalogue[name]) / 1e6
+        rows.append((name, str(len(catalogue[name])), f"{size:.1f}", source.purpose, source.licence))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+# ------------------------------------------------------------------------------------------------------------ fetching
+
+
+def fetch_all(files: set[File], *, mirror: str, jobs: int) -> dict[str, list[File]]:
+    """Fetch the files, several at a time; returns those that could not be had, by what is wrong."""
+    problems: dict[str, list[File]] = defaultdict(list)
+    stopped = threading.Event()
+    sessions = threading.local()  # a session is not safe to share between threads
+
+    def fetch_one(file: File) -> None:
+        if not hasattr(sessions, "own"):
+            sessions.own = requests.Session()
+        fetch(file, sessions.own, mirror=mirror, stopped=stopped)
+
+    total = sum(file.size for file in files)
+    with (
+        tqdm(total=total, unit="B", unit_scale=True, disable=None if files else True) as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        waiting = {pool.submit(fetch_one, file): file for file in sorted(files, key=lambda file: file.target)}
+        try:
+            for done in as_completed(waiting):
+                try:
+                    done.result()
+                    bar.update(waiting[done].size)
+                except SMNetError as error:
+                    problems[str(error)].append(waiting[done])
+        except BaseException:  # Ctrl-C: what is under way is left
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {problem: sorted(found, key=lambda file: file.target) for problem, found in problems.items()}
+
+
+def fetch(file: File, session: requests.Session, *, mirror: str, stopped: threading.Event) -> None:
+    """Fetch one file, in several attempts; it is at its place whole and checked, or not at all.
+
+    Raises:
+        SMNetError: it could not be had or written.
+    """
+    host = mirror.split("/")[2]
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            stopped.wait(PAUSE * 2 ** (attempt - 1))
+        if stopped.is_set():
+            raise SMNetError("stopped")
+        try:
+            content = receive(f"{mirror}/{file.address}", file, session, stopped)
+            break
+        except TryAgainError as error:
+            problem = f"{host} {error}"
+        except requests.RequestException as error:
+            stalled = isinstance(error, requests.Timeout) or "timed out" in str(error).lower()
+            problem = f"{host} stalled" if stalled else f"no connection to {host}, or it broke off"
+    else:
+        raise SMNetError(f"{problem} ({ATTEMPTS} attempts)")
+    with replacing(file.target) as temporary:
+        temporary.write_bytes(content)
+
+
+def receive(url: str, file: File, session: requests.Session, stopped: threading.Event) -> bytes:
+    """What a server sends for a file, checked.
+
+    Raises:
+        SMNetError: it says that it does not have it, or does not give it.
+        TryAgainError: it has trouble, or sends something else.
+        requests.RequestException: no connection, a stall, or a body that breaks off.
+    """
+    with session.get(url, stream=True, timeout=TIMEOUT) as answer:
+        if answer.status_code == 429 or answer.status_code >= 500:
+            raise TryAgainError(f"answers {answer.status_code} {answer.reason}")
+        if answer.status_code != 200:
+            raise SMNetError(f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}")
+        content = bytearray()
+        for piece in answer.iter_content(1 << 16):
+            content += piece
+            if len(content) > file.size or stopped.is_set():
+                break
+    if len(content) != file.size or hashlib.sha256(content).hexdigest() != file.sha256:
+        raise TryAgainError("sends something else than the file (its size or SHA-256 is not that in datasets.csv)")
+    return bytes(content)
+
+
+if __name__ == "__main__":
+    run_script(main)

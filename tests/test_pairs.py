@@ -1,0 +1,186 @@
+"""Real noise: pairs found by name, an h5 file of them, training and testing on it."""
+
+import json
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import synthetic_picture
+
+import dataset
+import dataset_gray
+import denoise
+import test_gray as test_gray_script
+import test_rgb as test_rgb_script
+import train_gray
+import train_gray_blind
+import train_rgb_blind
+from pairs import find_pairs, hold_out, match, scene
+from patches import PatchDataset, read_pictures
+from pictures import to_float
+from utils import SMNetError
+
+
+def write_pairs(folder: Path, names: list[str], *, side: int = 64) -> Path:
+    """NAME_mean.png and NAME_real.png, the second with noise, for each name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(names):
+        clean = synthetic_picture(i, side, side, 3)
+        noisy = (clean + 12 * rng.standard_normal(clean.shape)).clip(0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{name}_mean.png"), clean)
+        cv2.imwrite(str(folder / f"{name}_real.png"), noisy)
+    return folder
+
+
+NAMES = ["canon_chair_1", "canon_chair_2", "nikon_wall_1", "nikon_wall_2", "nikon_wall_3", "sony_door_1"]
+PATTERNS = "*_real*", "*_mean*"
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with data/PolyU of six pairs of three scenes."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "data" / "PolyU", NAMES)
+    return tmp_path
+
+
+def build(script=dataset, *words: str) -> int:
+    return script.main(["--train_dir", "data/PolyU", "--pairs", *PATTERNS, "--patch_size", "48", *words])
+
+
+def test_patterns_match_by_what_their_stars_stand_for():
+    assert match(Path("a/x_real_1.JPG"), "*_real*") == "a/x__1"
+    assert match(Path("x_mean.JPG"), "*_real*") is None
+    assert match(Path("noisy/x.png"), "noisy/*") == "x" and match(Path("clean/x.jpg"), "clean/*") == "x"
+    assert match(Path("x_real.png"), "*_real.png") == "x" and match(Path("x_real.jpg"), "*_real.png") is None
+    assert scene("Canon_5_160_chair_11") == scene("Canon_5_160_chair_2") == "Canon_5_160_chair"
+    assert scene("plant__3") == scene("plant_4") and scene("123") == "123"
+
+
+def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
+    pairs, problems = find_pairs(["data/PolyU"], *PATTERNS)
+    assert [pair.name for pair in pairs] == NAMES and not problems
+    assert pairs[0].noisy.name == "canon_chair_1_real.png" and pairs[0].clean.name == "canon_chair_1_mean.png"
+
+    for i, name in enumerate(("a", "sub/b", "c")):  # two folders, names alike but for their endings
+        for side, ending in (("noisy", "jpg"), ("clean", "png")):
+            if (name, side) != ("c", "clean"):
+                path = work / side / f"{name}.{ending}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), synthetic_picture(i, 40, 40, 3))
+    for how in ((["nowhere"], "noisy", "clean"), (["."], "noisy/*", "clean/*")):
+        pairs, problems = find_pairs(*how)
+        assert [pair.name for pair in pairs] == ["a", "sub/b"]
+        assert len(problems) == 1 and "noisy/c.jpg: has no clean partner" in problems[0]
+
+    for name in ("d", "d_noisy"):  # a star alone is every other picture
+        (work / "other").mkdir(exist_ok=True)
+        cv2.imwrite(f"other/{name}.png", synthetic_picture(0, 40, 40, 3))
+    pairs, problems = find_pairs(["other"], "*_noisy", "*")
+    assert [(pair.name, pair.clean.name) for pair in pairs] == [("d", "d.png")] and not problems
+    for words, said in (
+        ((["data/PolyU"], "nowhere", "clean"), "neither a folder nor a pattern"),
+        ((["data/PolyU"], "*_x*", "*_y*"), "no pair in data/PolyU: 0 noisy pictures, 0 clean ones"),
+        (([], *PATTERNS), "give the folders to look in"),
+    ):
+        with pytest.raises(SMNetError, match=said):
+            find_pairs(*words)
+
+
+def test_whole_scenes_are_set_aside(work):
+    pairs, _ = find_pairs(["data/PolyU"], *PATTERNS)
+    for count in (1, 2, 3, 4, 5):
+        train, val = hold_out(pairs, count)
+        assert len(train) + len(val) == 6 and 0 < len(val) <= count
+        assert not {scene(pair.name) for pair in train} & {scene(pair.name) for pair in val}
+        assert (train, val) == hold_out(pairs, count)
+    with pytest.raises(SMNetError, match="cannot be set aside by scene"):
+        hold_out(pairs, 6)
+
+
+def test_the_h5_file_keeps_pairs_together(work, capsys):
+    cv2.imwrite("data/PolyU/alone_real.png", synthetic_picture(0, 64, 64, 3))
+    cv2.imwrite("data/PolyU/odd_1_real.png", synthetic_picture(0, 64, 64, 3))
+    cv2.imwrite("data/PolyU/odd_1_mean.png", synthetic_picture(0, 64, 60, 3))
+    assert build(dataset, "--holdout", "2") == 1
+    said = capsys.readouterr()
+    assert "alone_real.png: has no clean partner" in said.err and "2 files skipped" in said.err
+    assert "odd_1_real.png: is 64x64, its clean partner odd_1_mean.png is 60x64" in said.err
+    val = read_pictures("val_pairs.h5", 3)
+    with h5py.File("train_pairs.h5") as file:
+        names = json.loads(file.attrs["sources"])
+        assert not {scene(name) for name in names} & {scene(picture.name) for picture in val}
+        assert len(names) + len(val) == 6
+        first = cv2.imread(f"data/PolyU/{names[0]}_real.png")[:48, :48, ::-1].transpose(2, 0, 1)
+        np.testing.assert_array_equal(file["noisy"][0], first)
+    train_set = PatchDataset("train_pairs.h5", channels=3, patch_size=32, noise_range=(0, 55), draws=8, seed=0)
+    assert train_set.pairs
+    for index in range(0, len(train_set), 5):
+        clean, noisy, sigma = train_set[1, index]
+        assert torch.isnan(sigma) and 8 < 255 * (noisy - clean).std() < 15  # noise, not another place or orientation
+    again = train_set[1, 3]
+    assert torch.equal(again[1], train_set[1, 3][1])
+
+
+def test_train_and_test_on_pairs(work, capsys):
+    build(dataset, "--holdout", "2")
+    words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32", "--batchsize", "4", "--draws", "1",
+             "--workers", "0", "--device", "cpu", "--save_every", "0"]  # fmt: skip
+    assert train_rgb_blind.main([*words, "--epochs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "train_pairs.h5 holds pairs of real noise: no noise is added" in said and "validation of real noise" in said
+    assert train_rgb_blind.main([*words, "--epochs", "2", "--resume"]) == 0
+    weights = torch.load("weights/model_rgb_R_2.pth", weights_only=True)
+    assert weights["val_sigma"] is None and weights["noise_range"] is None
+    (_, line) = map(json.loads, Path("logs/model_rgb_R.jsonl").read_text().splitlines())
+    capsys.readouterr()
+
+    command = ["--mode", "R", "--test_data", "val_pairs.h5", "PolyU", "--json", "x.json", "--csv", "x.csv", "--save_dir", "out"]
+    assert test_rgb_script.main([*command, "--baseline"]) == 0
+    said = capsys.readouterr().out
+    assert "PolyU, real noise, weights/model_rgb_R_2.pth" in said and "SMNet gains" in said
+    held_out, everything = json.loads(Path("x.json").read_text())
+    assert held_out["mean"]["psnr"]["SMNet"] == pytest.approx(line["val_psnr"], abs=1e-3)
+    assert [picture["name"] for picture in everything["pictures"]] == NAMES
+    clean, noisy = (to_float(cv2.imread(f"data/PolyU/{NAMES[0]}_{x}.png").transpose(2, 0, 1)) for x in ("mean", "real"))
+    expected = -10 * np.log10((clean - noisy).square().mean().item())
+    assert everything["pictures"][0]["psnr"]["noisy"] == pytest.approx(expected, abs=1e-3)
+    assert everything["mean"]["psnr"]["NL-means"] > everything["mean"]["psnr"]["noisy"] + 1
+    assert (work / "out" / "PolyU_real" / f"{NAMES[0]}_clean.png").is_file()
+
+    assert denoise.main(["data/PolyU/sony_door_1_real.png", "--real", "-o", "done.png"]) == 0
+    assert cv2.imread("done.png").shape == (64, 64, 3)
+
+
+def test_gray_pairs(work, capsys):
+    build(dataset_gray, "--holdout", "2")
+    words = ["--train_h5", "train_gray_pairs.h5", "--width", "4", "--patch_size", "32", "--batchsize", "4", "--draws", "1",
+             "--workers", "0", "--epochs", "1", "--device", "cpu"]  # fmt: skip
+    assert train_gray_blind.main(words) == 0
+    assert test_gray_script.main(["--mode", "R", "--test_data", "val_gray_pairs.h5"]) == 0
+    with pytest.raises(SMNetError, match="train_.*_blind.py train on"):
+        train_gray.main([*words, "--val_h5", "val_gray_pairs.h5"])
+
+
+def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
+    build(dataset, "--holdout", "2")
+    for words in (["--pairs", *PATTERNS, "--resize", "48", "--patch_size", "48"], ["--pairs", "a"]):
+        with pytest.raises(SystemExit):
+            dataset.main(["--train_dir", "data/PolyU", *words])
+    capsys.readouterr()
+    for words, said in (
+        (["--mode", "R", "--test_data", "PolyU"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
+        (["--mode", "R", "--test_data", "CC"], "python download.py CC"),
+        (["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"], "no pair in data/PolyU"),
+        (["--mode", "B", "--test_data", "val_pairs.h5"], "which --mode R is for"),
+        (["--mode", "R", "--test_data", str(rgb_h5[1])], "holds no pairs"),
+    ):
+        assert test_rgb_script.main(words) == 1
+        assert said in capsys.readouterr().err
+    (work / "val_pairs.h5").unlink()
+    with pytest.raises(SMNetError, match="no file val_pairs.h5"):
+        train_rgb_blind.main(["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32"])

@@ -1,0 +1,113 @@
+"""Results as pictures: tables, curves and crops from what the other scripts write."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import write_folder
+
+import report
+import test_gray as gray_script
+import utils
+from models import SMNet
+from utils import SMNetError
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with results/gray.json of Set12 and a set of one's own at two sigmas, its pictures, and a training log."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    content = {"model": SMNet(1, 4).state_dict(), "epoch": 1}
+    utils.save_checkpoint(tmp_path / "weights" / "model_gray_B_1.pth", content)
+    write_folder(tmp_path / "data" / "Set12", 3, height=60, width=70)
+    write_folder(tmp_path / "mine_&_yours", 1, height=60, width=50)
+    words = [
+        "--mode",
+        "B",
+        "--test_data",
+        "Set12",
+        "mine_&_yours",
+        "--test_noiseL",
+        "15",
+        "25",
+        "--save_dir",
+        "results/pictures",
+    ]
+    assert gray_script.main([*words, "--json", "results/gray.json"]) == 0
+    lines = [{"step": 100 * i, "val_psnr": 20.0 + i, "train_psnr": 19.0 + i, "seconds": 60.0 * i} for i in (1, 2, 3)]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "model_gray_B.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return tmp_path
+
+
+def test_one_call_makes_everything(work, capsys):
+    assert report.main(["--crops", "2"]) == 0
+    said = capsys.readouterr()
+    made = {path.name for path in (work / "results").iterdir()} - {"gray.json", "pictures"}
+    sets = ("Set12", "mine_&_yours")
+    crops = {f"crop_{sets[0]}_sigma{sigma}_{i:02d}.png" for sigma in (15, 25) for i in (0, 1)}
+    crops |= {f"crop_{sets[1]}_sigma{sigma}_00.png" for sigma in (15, 25)}
+    assert made == {"table.md", "table.tex", "curves.png", *(f"psnr_{name}.png" for name in sets)} | crops
+    for path in (work / "results").glob("*.png"):
+        picture = cv2.imread(str(path))
+        assert min(picture.shape[:2]) > 200 and picture.std() > 5
+    assert "| Set12 | sigma 25 |" in said.out and not said.err
+
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in (work / "results" / "table.md").read_text().splitlines()
+    ]
+    header, row = rows[0], next(row for row in rows if row[:2] == ["Set12", "sigma 25"])
+    figures = dict(zip(header, row))
+    mean = json.loads((work / "results" / "gray.json").read_text())[2]["mean"]["psnr"]
+    assert figures["ours-B, width 4"] == f"{mean['SMNet']:.2f}" and figures["noisy"] == f"{mean['noisy']:.2f}"
+    assert figures["DnCNN"] == "30.43" and figures["SMNet-S"] == "**30.70**"  # the best of the row
+    assert [row for row in rows if row[0] == "mine_&_yours"][0][header.index("DnCNN")] == ""
+    text = (work / "results" / "table.tex").read_text()
+    assert "mine\\_\\&\\_yours" in text and "\\textbf{30.70}" in text and text.count("\\\\") == 5
+
+
+def test_equal_figures_are_both_best_and_noisy_never_is():
+    row = {"noisy": 40.0, "A": 30.004, "B": 30.001, "C": 29.0}
+    assert report.cells(row, ["noisy", "A", "B", "C", "D"], "*{}*") == ["40.00", "*30.00*", "*30.00*", "29.00", ""]
+
+
+def test_two_networks_are_told_apart():
+    def run(weights, mode="B", sigma=25):
+        mean = {"psnr": {"noisy": 20.0, "SMNet": 30.0}}
+        return {"set": "x", "sigma": sigma, "mode": mode, "width": 16, "weights": weights, "mean": mean, "protocol": ""}
+
+    rows = report.table_rows([run("a/one.pth"), run("a/two.pth"), run("c.pth", sigma=50), run("l25.pth", mode="S")])
+    assert {m for row in rows.values() for m in row} == {
+        "noisy", "ours-B, width 16 (one)", "ours-B, width 16 (two)", "ours-B, width 16 (c)", "ours-S, width 16",
+    }  # fmt: skip
+    assert "real noise" in report.markdown(report.table_rows([run("r.pth", mode="R", sigma=None)]))
+
+
+def test_the_box_is_where_the_detail_is():
+    picture = np.full((100, 120, 3), 128, np.uint8)
+    picture[40:60, 70:90] = np.random.default_rng(0).integers(0, 255, (20, 20, 3))
+    row, column, side = report.busiest_box(picture)
+    assert side == 20 and abs(row - 40) <= 1 and abs(column - 70) <= 1
+    assert report.fit_box([95, 500, 30], picture.shape) == (70, 90, 30)
+    assert report.fit_box([0, 0, 999], picture.shape) == (0, 0, 100)
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_drawn(work, capsys):
+    (work / "results" / "foreign.json").write_text('[{"a": 1}]')
+    (work / "logs" / "broken.jsonl").write_text("x\n")
+    (work / "results" / "pictures" / "Set12_sigma15" / "00_clean.png").unlink()
+    assert report.main([]) == 1
+    err = capsys.readouterr().err
+    assert "foreign.json: was not written by" in err and "broken.jsonl: is no training log" in err and "00_clean.png" in err
+    assert err.count("\n") == 3 and (work / "results" / "table.md").is_file()
+
+
+def test_nothing_to_draw_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SMNetError, match="no results to draw: no .json in results"):
+        report.main([])
+    with pytest.raises(SMNetError, match="none.json: No such file"):
+        report.main(["none.json"])
