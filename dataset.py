@@ -12,7 +12,6 @@ photographs that come with scikit-image are used: enough to run everything, too 
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -24,9 +23,17 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from pairs import PairFiles, find_pairs, hold_out, read_pair, scene
+from pairs import PairFiles, by_scene, find_pairs, hold_out, read_pair
 from patches import PATCH_PAIRS, PATCHES, PICTURE_PAIRS, PICTURES
-from pictures import SAMPLE_TEST, SAMPLE_TRAIN, Picture, find_pictures, read_picture, sample_pictures
+from pictures import (
+    SAMPLE_TEST,
+    SAMPLE_TRAIN,
+    Picture,
+    download_advice,
+    find_pictures,
+    read_picture,
+    sample_pictures,
+)
 from utils import SMNetError, make_parser, number, replacing, run_script
 
 # ------------------------------------------------------------------------------------------------------------
@@ -59,38 +66,7 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     Raises:
         SMNetError: no pictures, none usable, or a file cannot be written; the old h5 files are then as they were.
     """
-    parser = make_parser(description)
-    option, shown = parser.add_argument, "(default: %(default)s)"
-    option("--train_dir", nargs="+", metavar="DIR", help=f"folders of training pictures (default: {defaults['train_dir'][0]})")
-    option("--val_dir", metavar="DIR", help=f"folder of validation pictures (default: {defaults['val_dir']})")
-    option("--train_h5", metavar="FILE", help=f"patches to write {shown}")
-    option("--val_h5", metavar="FILE", help=f"validation pictures to write {shown}")
-    option("--patch_size", type=number(int, 8), metavar="N", help=f"side of a stored patch, pixels {shown}")
-    option("--stride", type=number(int, 1), metavar="N", help="pixels from one patch to the next (default: the patch size)")
-    option("--resize", type=number(int, 0), metavar="N", help=f"squeeze training pictures to NxN pixels first, 0: no {shown}")
-    option("--holdout", type=number(int, 0), metavar="N", help=f"training pictures set aside to validate, 0: none {shown}")
-    option("--pairs", nargs=2, metavar=("NOISY", "CLEAN"),
-           help="real noise: two folders of files of the same names, or two patterns of names in --train_dir, as "
-           '"*_real*" "*_mean*"; --holdout is then by scene (a name without the number at its end)')  # fmt: skip
-    parser.set_defaults(**{**defaults, "train_dir": None, "val_dir": None, "stride": None})
-    args = parser.parse_args(argv)
-    if args.holdout and args.val_dir:
-        parser.error("--holdout and --val_dir both say what to validate on: give one of them")
-    if 0 < args.resize < args.patch_size:
-        parser.error(f"--resize {args.resize} is below --patch_size {args.patch_size}")
-    if Path(args.train_h5).resolve() == Path(args.val_h5).resolve():
-        parser.error(f"--train_h5 and --val_h5 are both {args.train_h5}")
-    if args.pairs:
-        if args.resize:
-            parser.error("--resize would take the noise out of --pairs")
-        for name in ("train_h5", "val_h5"):  # not given: names of their own, so that nobody's other data set is replaced
-            if vars(args)[name] == defaults[name]:
-                vars(args)[name] = defaults[name].replace("data", "pairs")
-    if args.stride is None:  # not given: the script's, or the patch size where only that was changed
-        args.stride = defaults["stride"] if args.patch_size == defaults["patch_size"] else args.patch_size
-    if args.stride > args.patch_size:
-        parser.error(f"--stride {args.stride} above --patch_size {args.patch_size} would leave out parts of the pictures")
-
+    args = parse_args(argv, description=description, defaults=defaults)
     skipped: list[str] = []
     train, val, notes = choose_pairs(args, skipped) if args.pairs else choose_sources(args, defaults, channels)
     for note in notes:
@@ -99,7 +75,13 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     settings["train_dir"] = json.dumps(args.train_dir or defaults["train_dir"])
     settings["val_dir"] = str(args.val_dir or defaults["val_dir"])
     if args.pairs:
-        settings["val_h5"] = os.path.relpath(args.val_h5, Path(args.train_h5).parent)
+        beside = Path(args.val_h5).resolve().parent == Path(args.train_h5).resolve().parent
+        settings |= {
+            "pairs": json.dumps(args.pairs),
+            "holdout": 0 if args.val_dir else len(val),
+            "val_dir": args.val_dir or "",
+            "val_h5": Path(args.val_h5).name if beside else str(Path(args.val_h5).resolve()),
+        }
     with (
         replacing(args.train_h5) as train_path, h5py.File(train_path, "w") as train_file,
         replacing(args.val_h5) as val_path, h5py.File(val_path, "w") as val_file,
@@ -114,6 +96,53 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
         print(f"{len(skipped)} file{'s' * (len(skipped) > 1)} skipped: {', '.join(skipped[:8])}{' ...' * (len(skipped) > 8)}",
               file=sys.stderr)  # fmt: skip
     return 1 if skipped else 0
+
+
+def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> argparse.Namespace:
+    """Read the command line; train_dir and val_dir stay None where they are not given, and the script's stand for them."""
+    parser = make_parser(description)
+    option, shown = parser.add_argument, "(default: %(default)s)"
+    option("--train_dir", nargs="+", metavar="DIR", help=f"folders of training pictures (default: {defaults['train_dir'][0]})")
+    option("--val_dir", metavar="DIR", help=f"folder of validation pictures (default: {defaults['val_dir']})")
+    text = "with --pairs: of that name with pairs in place of data"
+    option("--train_h5", metavar="FILE", help=f"patches to write (default: {defaults['train_h5']}; {text})")
+    option("--val_h5", metavar="FILE", help=f"validation pictures to write (default: {defaults['val_h5']}; {text})")
+    option("--patch_size", type=number(int, 8), metavar="N", help=f"side of a stored patch, pixels {shown}")
+    option("--stride", type=number(int, 1), metavar="N", help="pixels from one patch to the next (default: the patch size)")
+    option("--resize", type=number(int, 0), metavar="N", help=f"squeeze training pictures to NxN pixels first, 0: no {shown}")
+    option(
+        "--holdout",
+        type=number(int, 0),
+        metavar="N",
+        help=f"training pictures set aside to validate, 0: none; pairs: by scene, 0: a fifth {shown}",
+    )
+    option("--pairs", nargs=2, metavar=("NOISY", "CLEAN"),
+           help="real noise: two folders of files of the same names, or two patterns of names, as "
+           '"*_real*" "*_mean*", in --train_dir and --val_dir; a scene is a name without the number at its end')  # fmt: skip
+    not_given = dict.fromkeys(("train_dir", "val_dir", "stride", "train_h5", "val_h5"))
+    parser.set_defaults(**{**defaults, **not_given})
+    args = parser.parse_args(argv)
+    if args.holdout and args.val_dir:
+        parser.error("--holdout and --val_dir both say what to validate on: give one of them")
+    if 0 < args.resize < args.patch_size:
+        parser.error(f"--resize {args.resize} is below --patch_size {args.patch_size}")
+    for name in ("train_h5", "val_h5"):
+        if vars(args)[name] is None:  # pairs get files of their own, so that no other data set is replaced
+            file = Path(defaults[name])
+            vars(args)[name] = str(file.with_stem(file.stem.replace("data", "pairs")) if args.pairs else file)
+    if Path(args.train_h5).resolve() == Path(args.val_h5).resolve():
+        parser.error(f"--train_h5 and --val_h5 are both {args.train_h5}")
+    if args.pairs and args.resize:
+        parser.error("--resize would take the noise out of --pairs")
+    if args.pairs and not args.train_dir:
+        if any("*" in word for word in args.pairs):
+            parser.error("--pairs with patterns needs --train_dir, the folders to look in")
+        args.train_dir = ["."]
+    if args.stride is None:  # not given: the script's, or the patch size where only that was changed
+        args.stride = defaults["stride"] if args.patch_size == defaults["patch_size"] else args.patch_size
+    if args.stride > args.patch_size:
+        parser.error(f"--stride {args.stride} above --patch_size {args.patch_size} would leave out parts of the pictures")
+    return args
 
 
 class PictureFile(NamedTuple):
@@ -132,17 +161,25 @@ def choose_pairs(args: argparse.Namespace, skipped: list[str]) -> tuple[list[Pai
     Raises:
         SMNetError: no pairs, or too few scenes to set some aside.
     """
-    pairs, problems = find_pairs(args.train_dir or [], *args.pairs)
+    pairs, problems = find_pairs(args.train_dir, *args.pairs)
     if args.val_dir:
         val, more = find_pairs([args.val_dir], *args.pairs)
+        if {pair.noisy.resolve() for pair in val} & {pair.noisy.resolve() for pair in pairs}:
+            raise SMNetError(f"--val_dir {args.val_dir} has pairs in common with --train_dir")
         train, problems = pairs, problems + more
+        note = f"{len(train)} pairs to train on, {len(val)} to validate on"
     else:
         train, val = hold_out(pairs, args.holdout or max(1, len(pairs) // 5))
+        scenes = by_scene(pairs)
+        held = [name for name, members in scenes.items() if members[0] in val]
+        note = (
+            f"{len(train)} pairs to train on, {len(val)} of {len(held)} other scenes set aside to validate on: "
+            f"{', '.join(held[:8])}{' ...' * (len(held) > 8)}"
+        )
     for problem in problems:
         print(f"skipped {problem}", file=sys.stderr)
         skipped.append(problem.split(":")[0])
-    scenes = len({scene(pair.name) for pair in val})
-    return train, val, [f"{len(train)} pairs to train on, {len(val)} of {scenes} other scenes to validate on"]
+    return train, val, [note]
 
 
 def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> tuple[list[Source], list[Source], list[str]]:
@@ -177,11 +214,13 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
     if args.val_dir is None and not folder.is_dir():
         if not sample:
             raise SMNetError(
-                f"no validation pictures: {folder} is missing (python download.py {folder.name}); give --val_dir DIR, or "
+                f"no validation pictures: {folder} is missing ({download_advice(folder).strip('; ')}); give --val_dir DIR, or "
                 "--holdout N to set some aside"
             )
         val = sample_pictures(SAMPLE_TEST, channels)
-        notes.append(f"{folder} is missing: validating on the {len(val)} sample test photographs instead")
+        notes.append(
+            f"{folder} is missing: validating on the {len(val)} sample test photographs instead{download_advice(folder)}"
+        )
         return train, val, notes
     return train, [PictureFile(str(path.relative_to(folder)), path) for path in find_pictures(folder)], notes
 
@@ -230,7 +269,7 @@ def write_patches(file: h5py.File, sources: list[Source], *, channels: int, sett
         SMNetError: no usable picture.
     """
     size, names, origin = settings["patch_size"], [], []
-    pairs = "val_h5" in settings
+    pairs = "pairs" in settings
     min_side = 1 if settings["resize"] else size
     shape = (channels, size, size)
     planes = {
@@ -282,7 +321,7 @@ def write_pictures(file: h5py.File, sources: list[Source], *, channels: int, set
     Raises:
         SMNetError: no usable picture.
     """
-    count, pairs = 0, "val_h5" in settings
+    count, pairs = 0, "pairs" in settings
     for name, clean, noisy in read_sources(sources, channels=channels, min_side=1, skipped=skipped):
         check_room(file, 2 * clean.nbytes)
         file.create_dataset(f"{count:05d}", data=clean).attrs["name"] = name

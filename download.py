@@ -13,6 +13,7 @@ import argparse
 import csv
 import dataclasses
 import hashlib
+import re
 import sys
 import threading
 from collections import defaultdict
@@ -138,15 +139,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"no data set {unknown[0]}; there are {', '.join(SETS)}, and all of them: all")
     if not args.names and not args.list:
         parser.error(f"which data sets? {', '.join(SETS)}, or all; --list says more")
-    if not args.mirror.startswith(("http://", "https://")):
-        parser.error(f"--mirror {args.mirror} is no address: it must begin with http:// or https://")
+    if not re.match(r"https?://[^/]", args.mirror):
+        parser.error(f"--mirror {args.mirror} is no address: it must begin with http:// or https:// and name a host")
     args.names = list(dict.fromkeys(name for wanted in args.names for name in known[wanted.lower()]))
     return args
-
-
-def download_advice(name: str) -> str:
-    """The part of an error that says how to get the data set of that name; empty where it is none of ours."""
-    return f"Fetch it: python download.py {name}. " if name in SETS else ""
 
 
 def read_catalogue() -> dict[str, list[dict]]:
@@ -258,7 +254,7 @@ def receive(url: str, file: File, session: requests.Session, stopped: threading.
         if answer.status_code == 429 or answer.status_code >= 500:
             raise TryAgainError(f"answers {answer.status_code} {answer.reason}")
         if answer.status_code != 200:
-            raise SMNetError(f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}")
+            raise SMNetError(f"the server answers {answer.status_code} {answer.reason} to {url}")
         content = bytearray()
         for piece in answer.iter_content(1 << 16):
             content += piece

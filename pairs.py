@@ -1,7 +1,7 @@
 """Pairs of pictures of one scene, noisy and clean: finding them by their names, and telling scenes apart."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,53 +23,55 @@ def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[l
     """The pairs, sorted by name, and a line for each picture that has no partner.
 
     Args:
-        folders: where patterns are looked for, with all folders in them; not used where `noisy` and `clean` are folders.
-        noisy, clean: two folders whose files bear the same names (endings aside), or two patterns of names with `*`, as
-            "*_real*" and "*_mean*": files belong together where the `*` stand for the same. A pattern with "/" is of paths.
+        folders: where the pictures are.
+        noisy, clean: each a folder below `folders` (or any, by its whole path), or a pattern of names with `*`, as "*_real*"
+            and "*_mean*". Pictures belong together whose paths in their folders, endings aside, are the same, or what the `*`
+            stand for. Patterns are looked for in all folders below, and one with "/" is of the path.
 
     Raises:
-        SMNetError: no such folder, no pattern, or no pair.
+        SMNetError: no such folder, or no pair.
     """
-    if Path(noisy).is_dir() and Path(clean).is_dir():
-        sides = [{str(p.relative_to(side).with_suffix("")): p for p in find_pictures(side)} for side in (noisy, clean)]
-        where, problems = f"{noisy} and {clean}", []
-    else:
-        for pattern in (noisy, clean):
-            if "*" not in pattern:
-                raise SMNetError(f"{pattern} is neither a folder nor a pattern with *; give two of the one or two of the other")
-        if not folders:
-            raise SMNetError(f"{noisy} and {clean} are patterns: give the folders to look in")
-        sides, problems = match_patterns(folders, noisy, clean)
-        where = ", ".join(map(str, folders))
+    problems: list[str] = []
+    sides: list[dict[str, Path]] = []
+    for word, other in ((noisy, clean), (clean, noisy)):
+        side: dict[str, Path] = {}
+        for i, folder in enumerate(folders):
+            for key, path in named(Path(folder), word, other):
+                name = f"{i}/{key}" if len(folders) > 1 else key
+                if name in side:
+                    problems.append(f"{path}: is a second picture of that name beside {side[name]}")
+                else:
+                    side[name] = path
+        sides.append(side)
     theirs, ours = sides
-    for side, other, what in ((theirs, ours, "clean"), (ours, theirs, "noisy")):
-        problems += [f"{path}: has no {what} partner" for name, path in sorted(side.items()) if name not in other]
+    for side, others, what in ((theirs, ours, "clean"), (ours, theirs, "noisy")):
+        problems += [f"{path}: has no {what} partner" for name, path in sorted(side.items()) if name not in others]
     names = sorted(theirs.keys() & ours.keys())
     if not names:
-        raise SMNetError(f"no pair in {where}: {len(theirs)} noisy pictures, {len(ours)} clean ones, none of one name")
+        where = ", ".join(map(str, folders))
+        raise SMNetError(
+            f"no pair {noisy}, {clean} in {where}: {len(theirs)} noisy pictures, {len(ours)} clean ones, none of one name"
+        )
     return [PairFiles(name, clean=ours[name], noisy=theirs[name]) for name in names], problems
 
 
-def match_patterns(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[list[dict[str, Path]], list[str]]:
-    """([noisy pictures, clean ones], lines on those that are there twice): each picture by what its `*` stand for."""
-    sides: list[dict[str, Path]] = [{}, {}]
-    problems = []
-    # What both would match, as "*", belongs to the pattern that says more.
-    by_letters = sorted(((noisy, sides[0]), (clean, sides[1])), key=lambda item: -len(item[0].replace("*", "")))
-    for i, folder in enumerate(folders):
-        for path in find_pictures(folder):
-            relative = path.relative_to(folder)
-            for pattern, side in by_letters:
-                key = match(relative, pattern)
-                if key is None:
-                    continue
-                name = f"{i}/{key}" if len(folders) > 1 else key
-                if name in side:
-                    problems.append(f"{path}: is a second picture {name} beside {side[name]}")
-                else:
-                    side[name] = path
-                break
-    return sides, problems
+def named(folder: Path, word: str, other: str) -> Iterator[tuple[str, Path]]:
+    """(name that its partner has, too; path) of the pictures that are meant by a folder or a pattern.
+
+    What the pattern `other` of the partners would match as well belongs to the one that says more: "*" is all but "*_noisy".
+    """
+    if "*" not in word:
+        if not (folder / word).is_dir():
+            raise SMNetError(f"{folder / word} is no folder, and {word} no pattern of names: those have a *")
+        for path in find_pictures(folder / word):
+            yield path.relative_to(folder / word).with_suffix("").as_posix(), path
+        return
+    says_more = "*" in other and len(other.replace("*", "")) > len(word.replace("*", ""))
+    for path in find_pictures(folder):
+        relative = path.relative_to(folder)
+        key = match(relative, word)
+        if key is not None and not (says_more and match(relative, other) is not None):
+            yield key, path
 
 
 def match(path: Path, pattern: str) -> str | None:
@@ -100,7 +102,16 @@ def read_pair(files: PairFiles, channels: int) -> Picture:
 
 def scene(name: str) -> str:
     """The scene of a pair: its name without a number at the end, so that crops of one photograph stay together."""
-    return re.sub(r"[ _.-]*\d+$", "", name) or name
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + (re.sub(r"[ _.-]*\d+$", "", last) or last)
+
+
+def by_scene(pairs: list[PairFiles]) -> dict[str, list[PairFiles]]:
+    """The pairs of each scene; where all would be one scene (img_1, img_2, ...), every pair is one of its own."""
+    found: dict[str, list[PairFiles]] = {}
+    for pair in pairs:
+        found.setdefault(scene(pair.name), []).append(pair)
+    return found if len(found) > 1 else {pair.name: [pair] for pair in pairs}
 
 
 def hold_out(pairs: list[PairFiles], count: int) -> tuple[list[PairFiles], list[PairFiles]]:
@@ -109,17 +120,14 @@ def hold_out(pairs: list[PairFiles], count: int) -> tuple[list[PairFiles], list[
     Raises:
         SMNetError: nothing would be left to train on, or every scene is larger than `count`.
     """
-    by_scene: dict[str, list[PairFiles]] = {}
-    for pair in pairs:
-        by_scene.setdefault(scene(pair.name), []).append(pair)
-    scenes, aside = list(by_scene), []
+    scenes, aside = list(by_scene(pairs).values()), []
     for i in np.random.default_rng(0).permutation(len(scenes)):
-        if len(aside) + len(by_scene[scenes[i]]) <= count:
-            aside += by_scene[scenes[i]]
+        if len(aside) + len(scenes[i]) <= count:
+            aside += scenes[i]
     if not aside or len(aside) == len(pairs):
         raise SMNetError(
-            f"{count} of {len(pairs)} pairs cannot be set aside by scene: there are {len(scenes)}, the smallest of "
-            f"{min(map(len, by_scene.values()))} pairs (a scene is a name without the number at its end); another --holdout"
+            f"{count} of {len(pairs)} pairs cannot be set aside: there are {len(scenes)} scenes, the smallest of "
+            f"{min(map(len, scenes))} pairs (a scene is a name without the number at its end); give another --holdout"
         )
     chosen = {pair.name for pair in aside}
     return [pair for pair in pairs if pair.name not in chosen], sorted(aside)

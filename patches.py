@@ -25,6 +25,8 @@ def open_h5(path: str | Path, kinds: tuple[str, ...], channels: int) -> h5py.Fil
         SMNetError: missing, damaged, of another kind, or of other channels; the message names the command that makes it.
     """
     command = "python dataset.py" if channels == 3 else "python dataset_gray.py"
+    if kinds[0] in (PATCH_PAIRS, PICTURE_PAIRS):
+        command += " --pairs NOISY CLEAN"
     path = Path(path)
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.h5"))
@@ -61,6 +63,7 @@ class PatchDataset(Dataset):
         noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
         draws: how often a patch is drawn in an epoch.
         seed: of every random choice, 0 or more.
+        allow_pairs: whether the file may hold pairs of real noise; `noise_range` does not count then.
 
     Attributes:
         pairs: whether the file holds pairs of real noise.
@@ -71,15 +74,18 @@ class PatchDataset(Dataset):
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int, patch_size: int, noise_range: tuple[float, float], draws: int, seed: int
-    ):
+        self, path: str | Path, *, channels: int, patch_size: int, noise_range: tuple[float, float], draws: int, seed: int,
+        allow_pairs: bool = False,
+    ):  # fmt: skip
         self.path, self.channels, self.patch_size = path, channels, patch_size
         self.noise_range, self.draws, self.seed = noise_range, draws, seed
         self.file = None
         with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
             self.stored, _, stored_size, _ = file["patches"].shape
             self.pairs = file.attrs["kind"] == PATCH_PAIRS
-            self.val_h5 = Path(path).parent / file.attrs["val_h5"] if self.pairs else None
+            self.val_h5 = str(Path(path).parent / file.attrs["val_h5"]) if self.pairs else None
+        if self.pairs and not allow_pairs:
+            raise SMNetError(f"{path} holds pairs of real noise, which train_*_blind.py train on")
         if patch_size > stored_size:
             raise SMNetError(
                 f"{path} holds patches of {stored_size}x{stored_size}, too small for --patch_size {patch_size}; "
@@ -146,22 +152,13 @@ class EpochBatches:
             yield [(self.epoch, index) for index in distributed.share(indices)]
 
 
-def read_pictures(path: str | Path, channels: int, *, train_set: PatchDataset | None = None) -> list[Picture]:
-    """The pictures, or pairs, of an h5 file of validation pictures.
-
-    A network that trains on pairs is validated on pairs: with such a `train_set`, where `path` holds none, the file that
-    was made with it is taken.
+def read_pictures(path: str | Path, channels: int, *, pairs: bool | None = False) -> list[Picture]:
+    """The pictures of an h5 file of validation pictures, or of validation pairs, or (`pairs` None) of either.
 
     Raises:
         SMNetError: the file is missing or not of this kind.
     """
-    kinds = (PICTURES, PICTURE_PAIRS)
-    if train_set is not None and train_set.pairs:
-        kinds = (PICTURE_PAIRS,)
-        try:
-            open_h5(path, kinds, channels).close()
-        except SMNetError:
-            path = train_set.val_h5
+    kinds = {False: (PICTURES,), True: (PICTURE_PAIRS,), None: (PICTURES, PICTURE_PAIRS)}[pairs]
     with open_h5(path, kinds, channels) as file:
         noisy = file.get("noisy", {})  # pairs: a group beside the clean pictures, of the same keys
         keys = sorted(key for key in file if key != "noisy")

@@ -20,6 +20,9 @@ from utils import SMNetError, replacing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# What download.py fetches, by name.
+DOWNLOADABLE = ("Set12", "Set68", "CBSD68", "Kodak24", "McMaster", "BSDS500", "PolyU", "CC")
+
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a broken file gets our line, not OpenCV's dozen
 
 # Photographs in scikit-image's wheel (function names in skimage.data), disjoint for training and testing.
@@ -46,7 +49,7 @@ def find_pictures(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> l
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SMNetError(f"no folder {folder}")
+        raise SMNetError(f"no folder {folder}{download_advice(folder)}")
     found, seen = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(parent))
@@ -57,6 +60,12 @@ def find_pictures(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> l
     if not found:
         raise SMNetError(f"no picture in {folder} ({', '.join(s[1:] for s in suffixes)} files are looked for)")
     return found
+
+
+def download_advice(folder: str | Path) -> str:
+    """The end of an error: how to get the data set that a path is of; empty where it is none that download.py has."""
+    names = [name for name in DOWNLOADABLE if name in Path(folder).parts]
+    return f"; fetch it: python download.py {names[0]}" if names else ""
 
 
 def read_picture(path: str | Path, channels: int) -> np.ndarray:

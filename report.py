@@ -9,7 +9,6 @@ crop_SET_NOISE_PICTURE.png: noisy, ours, clean and error, with a box enlarged. T
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from evaluation import all_paper_results
 from pictures import read_picture
+from tables import NOT_METHODS, Row, latex, markdown, read_log, read_runs, row_of, short_names, table_rows
 from utils import SMNetError, describe, make_folder, make_parser, number, replacing, run_script
 
 matplotlib.use("Agg")  # no window: files alone
@@ -36,15 +36,14 @@ DEFAULTS = dict(
 )
 # ------------------------------------------------------------------------------------------------------------
 
-NOT_METHODS = ("noisy",)  # never the best of a row
-
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns 0, or 1 if a file could not be used."""
     args = parse_args(argv)
     problems: list[str] = []
     runs = [run for path in args.json for run in read_runs(path, problems)]
-    logs = {path.stem: lines for path in args.logs if (lines := read_log(path, problems))}
+    read = {path: lines for path in args.logs if (lines := read_log(path, problems))}
+    logs = {name: read[path] for path, name in short_names(read).items()}
     if not runs and not logs:
         raise SMNetError("; ".join(problems) or "nothing to report")
     folder = make_folder(args.output)
@@ -56,13 +55,14 @@ def main(argv: list[str] | None = None) -> int:
                 temporary.write_text(text)
             written.append(path)
         print(markdown(rows))
-        for name in dict.fromkeys(run["set"] for run in runs if run["sigma"] is not None):
-            written.append(save(draw_psnr(name, rows), folder / f"psnr_{file_name(name)}.png"))
+        for name, protocol in dict.fromkeys((row.set, row.protocol) for row in rows if row.sigma is not None):
+            target = folder / f"psnr_{file_name(name, protocol)}.png"
+            written.append(save(draw_psnr(name, protocol, rows), target))
     if logs:
         written.append(save(draw_curves(logs), folder / "curves.png"))
     for run in runs:
         for picture in spread(run["pictures"], args.crops if "saved" in run else 0):
-            target = folder / f"crop_{file_name(run['set'])}_{noise_of(run).replace(' ', '')}_{file_name(picture['name'])}.png"
+            target = folder / f"crop_{file_name(Path(run['saved']).name, picture['name'])}.png"
             try:
                 written.append(save(draw_crop(run, picture, box=args.box, error_gain=args.error_gain), target))
             except SMNetError as error:
@@ -100,140 +100,27 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-# ------------------------------------------------------------------------------------------------------------ reading
-
-
-def read_runs(path: Path, problems: list[str]) -> list[dict]:
-    """The runs in a file of test_*.py --json; what is wrong with it is added to `problems`."""
-    try:
-        runs = json.loads(path.read_text())
-        for run in runs:
-            float(run["mean"]["psnr"]["SMNet"])
-            _ = run["set"], run["sigma"], run["mode"], run["width"], run["weights"], run["pictures"][0]["name"]
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-    except (ValueError, KeyError, TypeError, IndexError):
-        problems.append(f"{path}: was not written by test_*.py --json")
-    else:
-        return runs
-    return []
-
-
-def read_log(path: Path, problems: list[str]) -> list[dict]:
-    """The lines of a training log; what is wrong with it is added to `problems`."""
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        for line in lines:
-            _ = line["step"] + line["val_psnr"] + line["train_psnr"] + line["seconds"]
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-    except (ValueError, KeyError, TypeError):
-        problems.append(f"{path}: is no training log")
-    else:
-        return lines
-    return []
-
-
-# ------------------------------------------------------------------------------------------------------------ tables
-
-
-def noise_of(run: dict) -> str:
-    """ "sigma 25" or "real noise"."""
-    return "real noise" if run["sigma"] is None else f"sigma {run['sigma']:g}"
-
-
-def label(run: dict) -> str:
-    """What a run's network is called: "ours-S, width 16", and how it was tested where that was not the authors' way."""
-    protocol = run.get("protocol")
-    return f"ours-{run['mode']}, width {run['width']}" + (f", {protocol}" if protocol else "")
-
-
-def table_rows(runs: list[dict]) -> dict[tuple[str, float | None], dict[str, float]]:
-    """PSNR in dB by method for each (set, sigma), sets in the order of the runs, sigmas rising.
-
-    Ours come last; two networks of one label are told apart by their files.
-    """
-    files: dict[str, set[str]] = {}
-    for run in runs:
-        if run["mode"] != "S":  # one file for all sigmas
-            files.setdefault(label(run), set()).add(run["weights"])
-    rows: dict[tuple[str, float | None], dict[str, float]] = {}
-    order = list(dict.fromkeys(run["set"] for run in runs))
-    for run in sorted(runs, key=lambda run: (order.index(run["set"]), run["sigma"] or 0)):
-        row = rows.setdefault((run["set"], run["sigma"]), {})
-        means = dict(run["mean"]["psnr"])
-        ours = label(run)
-        if len(files.get(ours, ())) > 1 or ours in row:
-            ours += f" ({Path(run['weights']).stem})"
-        row.update({method: means[method] for method in means if method != "SMNet"})
-        row.update(all_paper_results().get((run["set"], run["sigma"]), {}))
-        row[ours] = means["SMNet"]
-    return rows
-
-
-def methods_of(rows: dict) -> list[str]:
-    """All columns: what was measured beside ours, the paper's, ours."""
-    found = list(dict.fromkeys(method for row in rows.values() for method in row))
-    return sorted(found, key=lambda method: method.startswith("ours-"))
-
-
-def cells(row: dict[str, float], methods: list[str], bold: str) -> list[str]:
-    """A row's figures with two decimals; the highest as `bold` has it."""
-    best = max((f"{row[m]:.2f}" for m in methods if m in row and m not in NOT_METHODS), key=float)
-    return [
-        "" if m not in row else bold.format(best) if f"{row[m]:.2f}" == best and m not in NOT_METHODS else f"{row[m]:.2f}"
-        for m in methods
-    ]
-
-
-def markdown(rows: dict) -> str:
-    """The table in Markdown."""
-    methods = methods_of(rows)
-    lines = ["| set | noise | " + " | ".join(methods) + " |", "|---|---" + "|---" * len(methods) + "|"]
-    for (name, sigma), row in rows.items():
-        noise = noise_of({"sigma": sigma})
-        lines.append(f"| {name} | {noise} | " + " | ".join(cells(row, methods, "**{}**")) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def latex(rows: dict) -> str:
-    """The table in LaTeX, for the package booktabs."""
-    methods = methods_of(rows)
-
-    def escape(text: str) -> str:
-        return "".join(f"\\{char}" if char in "_&%#$" else char for char in text)
-
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{ll{'r' * len(methods)}}}",
-        "\\toprule",
-        " & ".join(["Set", "Noise", *map(escape, methods)]) + " \\\\",
-        "\\midrule",
-    ]
-    for (name, sigma), row in rows.items():
-        noise = "real" if sigma is None else f"$\\sigma = {sigma:g}$"
-        lines.append(" & ".join([escape(name), noise, *cells(row, methods, "\\textbf{{{}}}")]) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
-def draw_psnr(name: str, rows: dict) -> Figure:
-    """PSNR against sigma on one set: ours in strong lines, the paper's methods in thin ones."""
-    points = {sigma: row for (its_set, sigma), row in rows.items() if its_set == name and sigma is not None}
-    paper = {method: {} for method in methods_of(rows) if method not in NOT_METHODS}
-    for method in paper:  # the paper's methods have their points at the paper's sigmas, measured here or not
-        known = {s: row[method] for (its_set, s), row in all_paper_results().items() if its_set == name and method in row}
-        paper[method] = {**known, **{sigma: row[method] for sigma, row in points.items() if method in row}}
+def draw_psnr(name: str, protocol: str, rows: dict[Row, dict[str, float]]) -> Figure:
+    """PSNR against sigma on one set: ours in strong lines; the paper's methods, where that is the protocol, in thin ones."""
+    points: dict[str, dict[float, float]] = {}  # by method and sigma
+    for (its_set, sigma), row in all_paper_results().items() if not protocol else ():
+        if its_set == name:  # the paper's have all their points, whichever sigmas were measured here
+            for method, value in row.items():
+                points.setdefault(method, {})[sigma] = value
+    for key, row in rows.items():
+        if (key.set, key.protocol) == (name, protocol) and key.sigma is not None:
+            for method in row.keys() - set(NOT_METHODS):
+                points.setdefault(method, {})[key.sigma] = row[method]
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    for method, values in paper.items():
-        if values:
-            x, y = zip(*sorted(values.items()))
-            ours = method.startswith("ours-")
-            axes.plot(x, y, marker="o", label=method, linewidth=2.5 if ours else 1, markersize=7 if ours else 4,
-                      linestyle="-" if ours else "--", zorder=3 if ours else 2)  # fmt: skip
-    axes.set(title=name, xlabel="sigma (grey levels)", ylabel="PSNR (dB)")
+    for method, values in sorted(points.items()):
+        x, y = zip(*sorted(values.items()))
+        ours = method.startswith("ours-")
+        axes.plot(x, y, marker="o", label=method, linewidth=2.5 if ours else 1, markersize=7 if ours else 4,
+                  linestyle="-" if ours else "--", zorder=3 if ours else 2)  # fmt: skip
+    axes.set(title=", ".join(filter(None, [name, protocol])), xlabel="sigma (grey levels)", ylabel="PSNR (dB)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
@@ -267,7 +154,7 @@ def draw_crop(run: dict, picture: dict, *, box: list[int] | None, error_gain: fl
     psnr = picture["psnr"]
     panels = {
         f"noisy, {in_db(psnr['noisy'])}": noisy,
-        f"{label(run).split(',')[0]}, {in_db(psnr['SMNet'])}": ours,
+        f"ours-{run['mode']}, {in_db(psnr['SMNet'])}": ours,
         "clean": clean,
         f"error x {error_gain:g}": error.clip(0, 255).astype(np.uint8),
     }
@@ -280,7 +167,7 @@ def draw_crop(run: dict, picture: dict, *, box: list[int] | None, error_gain: fl
         part.imshow(pixels[row : row + side, column : column + side], interpolation="nearest")
         for axes in (whole, part):
             axes.set_axis_off()
-    figure.suptitle(f"{run['set']}, {picture['name']}, {noise_of(run)}")
+    figure.suptitle(f"{run['set']}, {picture['name']}, {row_of(run).noise}, {run['weights']}")
     return figure
 
 
@@ -313,9 +200,9 @@ def spread(items: list, count: int) -> list:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def file_name(text: str) -> str:
-    """A set's or picture's name as part of a file name."""
-    return text.strip("/.").replace("/", "_")
+def file_name(*words: str) -> str:
+    """A part of a file's name from names of sets, pictures and protocols."""
+    return "_".join(filter(None, words)).strip("/.").replace("/", "_").replace(", ", "_").replace(" ", "_")
 
 
 def save(figure: Figure, path: Path) -> Path:

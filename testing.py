@@ -16,12 +16,20 @@ from torch import Tensor
 
 import sheets
 import utils
-from download import download_advice
-from evaluation import Protocol, Score, averages, evaluate, paper_results
+from evaluation import AUTHORS, Protocol, Score, averages, evaluate, paper_results
 from models import SMNet
 from pairs import find_pairs, read_pair
 from patches import read_pictures
-from pictures import SAMPLE_TEST, Picture, find_pictures, read_picture, sample_pictures, to_float, write_picture
+from pictures import (
+    SAMPLE_TEST,
+    Picture,
+    download_advice,
+    find_pictures,
+    read_picture,
+    sample_pictures,
+    to_float,
+    write_picture,
+)
 from utils import SMNetError, describe, make_parser, number
 
 
@@ -41,8 +49,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
     for wanted in args.test_data:
         name = Path(wanted).resolve().name
         try:
-            pairs = args.pairs if args.mode == "R" else None
-            sets[wanted if name in sets else name] = load_set(wanted, args.data_dir, channels, problems, pairs=pairs)
+            sets[wanted if name in sets else name] = load_set(wanted, args.data_dir, channels, problems, pairs=args.pairs)
         except SMNetError as error:
             problems.append(str(error))
     protocol = Protocol(**{field.name: vars(args).get(field.name, False) for field in dataclasses.fields(Protocol)})
@@ -60,10 +67,10 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
         model.to(device, memory_format=torch.channels_last)
         for name, pictures in sets.items():
             report = {"set": name, "sigma": sigma, "mode": args.mode, **weights, "protocol": str(protocol)}
-            report["paper"] = {} if sigma is None else paper_results(name, sigma)
+            report["paper"] = {} if protocol != AUTHORS else paper_results(name, sigma)
             save = None
             if args.save_dir:
-                folder = Path(args.save_dir) / f"{name.strip('/.')}_{'real' if sigma is None else f'sigma{sigma:g}'}"
+                folder = Path(args.save_dir) / folder_name(report)
                 report["saved"] = str(folder)
                 save = saver(folder, model if args.save_stages else None)
             scores = evaluate(model, pictures, sigma=sigma, protocol=protocol, baseline=args.baseline, on_stages=save)
@@ -87,13 +94,18 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict, chan
     option, sigma = parser.add_argument, number(float, 0, 255)
     known = " ".join(defaults["all_data"])
     text = f"test sets: {known} in --data_dir, sample, any folder of pictures, or all: those of the first that are there"
-    option("--test_data", nargs="+", metavar="NAME|DIR", help=f"{text} (default: {' '.join(defaults['test_data'])})")
+    option(
+        "--test_data",
+        nargs="+",
+        metavar="NAME|DIR",
+        help=f"{text} (default: {' '.join(defaults['test_data'])}; mode R: {' '.join(defaults['real_data'])})",
+    )
     text = f"sigma of the test noise, grey levels 0-255, or all: {' '.join(map(str, defaults['all_noiseL']))}"
     option("--test_noiseL", nargs="+", metavar="SIGMA", type=lambda t: t if t == "all" else sigma(t),
            help=f"{text} (default: {' '.join(map(str, defaults['test_noiseL']))})")  # fmt: skip
     text = "S: the network trained at the sigma of the test, B: the blind one, R: that of real noise, tested on pairs"
     option("--mode", choices=["S", "B", "R"], help=f"{text} (default: %(default)s)")
-    text = "mode R: patterns of the names of noisy and clean pictures in a test set, or its two folders"
+    text = "mode R: patterns of the names of noisy and clean pictures in a test set, or two folders in it"
     option("--pairs", nargs=2, metavar=("NOISY", "CLEAN"), help=f"{text} (default: {' '.join(defaults['pairs'])})")
     text = "epoch of the weights in --weights_dir (default: the highest there)"
     option("-c", "-checkpoint", "--checkpoint", type=number(int, 1), metavar="N", help=text)
@@ -116,15 +128,24 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict, chan
     option("--json", metavar="FILE", help="write all figures there, as JSON")
     option("--csv", metavar="FILE", help="write a row per picture there, as CSV")
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    parser.set_defaults(**{key: value for key, value in defaults.items() if not key.startswith("all_")})
+    parser.set_defaults(**{key: value for key, value in defaults.items() if key not in ("all_data", "all_noiseL", "real_data")})
+    parser.set_defaults(test_data=None, pairs=None)
     args = parser.parse_args(argv)
+    real = args.mode == "R"
+    if real and (args.clip or args.repeats):
+        parser.error("--clip and --repeats are of synthetic noise, which --mode R has none of")
+    if args.pairs and not real:
+        parser.error(f"--pairs are of real noise: give --mode R, not {args.mode}")
+    all_data = defaults["real_data" if real else "all_data"]
+    args.pairs = args.pairs or (defaults["pairs"] if real else None)
+    args.test_data = args.test_data or (all_data if real else defaults["test_data"])
     if args.save_stages and not args.save_dir:
         parser.error("--save_stages needs --save_dir, the folder that the sheets go to")
     if "all" in args.test_noiseL:
         args.test_noiseL = defaults["all_noiseL"]
     if "all" in args.test_data:
-        there = [name for name in defaults["all_data"] if (Path(args.data_dir) / name).is_dir()]
-        args.test_data = [*(name for name in args.test_data if name != "all"), *(there or defaults["all_data"])]
+        there = [name for name in all_data if (Path(args.data_dir) / name).is_dir()]
+        args.test_data = [*(name for name in args.test_data if name != "all"), *(there or all_data)]
     return args
 
 
@@ -140,18 +161,19 @@ def load_set(
         SMNetError: no such set or folder, or no readable picture in it.
     """
     if Path(wanted).suffix == ".h5":
-        found = read_pictures(wanted, channels)
+        found = read_pictures(wanted, channels, pairs=None)
         if bool(pairs) != (found[0].noisy is not None):
-            raise SMNetError(f"{wanted} holds {'no ' * bool(pairs)}pairs of real noise, which --mode R is for")
+            raise SMNetError(f"{wanted} holds {'no ' * bool(pairs)}pairs of real noise, which --mode R and no other is for")
         return found
     if wanted == "sample" and not pairs:
         return sample_pictures(SAMPLE_TEST, channels)
     folder = next((path for path in (Path(data_dir) / wanted, Path(wanted)) if path.is_dir()), None)
     if folder is None:
+        advice = "" if pairs else ", or give --test_data sample for scikit-image's photographs"
         there = sorted(p.name for p in Path(data_dir).iterdir() if p.is_dir()) if Path(data_dir).is_dir() else []
         raise SMNetError(
-            f"no test set {wanted}: neither {Path(data_dir) / wanted} nor {wanted} is a folder; {describe(there, data_dir)}. "
-            f"{download_advice(wanted)}Put its pictures there, or give --test_data sample for scikit-image's photographs"
+            f"no test set {wanted}: neither {Path(data_dir) / wanted} nor {wanted} is a folder; {describe(there, data_dir)}"
+            f"{download_advice(wanted)}. Put its pictures there{advice}"
         )
     if pairs:
         files, without_partner = find_pairs([folder], *pairs)
@@ -188,7 +210,7 @@ def find_model(
         channels: of the pictures, 1 or 3.
         noiseL: sigma that it was trained at, grey levels.
         weights: a .pth file that is taken instead.
-        weights_dir: folder that train_*.py wrote to.
+        weights_dir: folder that train_*.py wrote to; where it has none for this noise, those in pretrained/ are taken.
         checkpoint: epoch; None: the highest there.
         real: the network that was trained on pairs of real noise.
 
@@ -202,7 +224,11 @@ def find_model(
         run = utils.run_name(channels, noiseL, real=real)
         epochs = utils.epochs_on_disk(weights_dir, run)
         path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
-        if not path.is_file():
+        shipped = utils.PRETRAINED / f"{run.removeprefix('model_')}.pth"
+        if not epochs and not checkpoint and shipped.is_file():
+            print(f"there is no {run}_*.pth in {weights_dir}: taking {shipped.parent.name}/{shipped.name}")
+            path = shipped
+        elif not path.is_file():
             there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
             command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
             command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
@@ -215,6 +241,13 @@ def find_model(
         theirs = "RGB" if model.channels == 3 else "gray"
         raise SMNetError(f"{path} is for {theirs} pictures, not {'gray' if channels == 1 else 'RGB'} ones")
     return model, {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
+
+
+def folder_name(report: dict) -> str:
+    """The folder for a run's pictures, of set, noise, weights and protocol, so that no two runs share one."""
+    noise = "real" if report["sigma"] is None else f"sigma{report['sigma']:g}"
+    protocol = report["protocol"].replace(", ", "_").replace(" ", "_")
+    return "_".join(filter(None, [report["set"].strip("/."), noise, Path(report["weights"]).stem, protocol]))
 
 
 def saver(folder: Path, model: SMNet | None) -> Callable[[str, Tensor, Tensor, Tensor, Tensor], None]:

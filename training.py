@@ -25,7 +25,7 @@ from patches import PatchDataset
 from pictures import Picture, add_test_noise, to_db, to_float
 from run_files import RunFiles
 from stopping import StopRequest, ignore_signals
-from utils import SMNetError, make_parser, number
+from utils import make_parser, number
 
 LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
@@ -122,13 +122,10 @@ def fit(model: SMNet, train_set: PatchDataset, val_pictures: list[Picture], *, n
     before validation, and on SIGTERM or Ctrl-C, which then end the process with status 128 + signal.
 
     Raises:
-        SMNetError: pairs where one noise level is to be trained, nothing to continue from, an earlier run's files in the way,
-            settings that differ from the state's, too few patches for a batch, a loss that is no number, or a folder that
-            cannot be written.
+        SMNetError: nothing to continue from, an earlier run's files in the way, settings that differ from the state's, too few
+            patches for a batch, a loss that is no number, or a folder that cannot be written.
     """
     if train_set.pairs:
-        if "noiseL" in args:
-            raise SMNetError(f"{args.train_h5} holds pairs of real noise, which train_*_blind.py train on")
         args.noise_range = args.val_noiseL = None
     device = distributed.pick_device(args.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
@@ -149,7 +146,7 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
         print(f"{name}: all {learner.total_steps:,} steps are done; raise --epochs or --max_steps to go on")
         return
     if train_set.pairs and distributed.rank() == 0:
-        print(f"{args.train_h5} holds pairs of real noise: no noise is added; the validation is on pairs, too")
+        print(f"{args.train_h5} holds pairs of real noise: no noise is added; the validation is on those in {args.val_h5}")
     processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(
         f"{name}: {sum(p.numel() for p in learner.model.parameters()):,} parameters on {learner.device}{processes}, "

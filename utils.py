@@ -205,6 +205,9 @@ def remove(path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 
+PRETRAINED = Path(__file__).parent / "pretrained"  # weights that come with the project: gray_B.pth, rgb_L25.pth, ...
+
+
 def run_name(channels: int, noiseL: float | None, *, real: bool = False) -> str:
     """The name that a run's files begin with: model_gray_L25, `noiseL` None: model_rgb_B (blind), real noise: model_rgb_R."""
     level = "R" if real else "B" if noiseL is None else f"L{noiseL:g}"

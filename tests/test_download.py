@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import download
+import pictures
 from utils import SMNetError
 
 CONTENT = {f"{i:02d}.png": bytes([i]) * (1000 + i) for i in range(6)}
@@ -112,7 +113,7 @@ def test_trouble_that_passes_is_overcome(server, tmp_path, trick):
 @pytest.mark.parametrize(
     ("trick", "attempts", "said"),
     [
-        ("404", 1, "answers 404 Not Found"),
+        ("404", 1, "answers 404 Not Found to http://127.0.0.1"),
         ("503", 4, "answers 503 Service Unavailable (4 attempts)"),
         ("cut", 4, "broke off (4 attempts)"),
         ("wrong", 4, "something else than the file"),
@@ -163,14 +164,17 @@ def test_the_list_and_the_catalogue_agree(capsys):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [[], ["Nowhere"], ["Set12", "--mirror", "ftp://x"], ["Set12", "--jobs", "0"]])
+@pytest.mark.parametrize("words", ["", "Nowhere", "Set12 --mirror ftp://x", "Set12 --mirror http://", "Set12 --jobs 0"])
 def test_wrong_arguments_exit_with_2(words):
     with pytest.raises(SystemExit) as caught:
-        download.main(words)
+        download.main(words.split())
     assert caught.value.code == 2
 
 
 def test_names_are_found_in_any_case():
     assert download.parse_args(["set12", "POLYU", "Set12"]).names == ["Set12", "PolyU"]
     assert download.parse_args(["all"]).names == list(download.SETS)
-    assert "python download.py Set12" in download.download_advice("Set12") and download.download_advice("mine") == ""
+    assert list(download.SETS) == list(pictures.DOWNLOADABLE)
+    for path, name in (("Set12", "Set12"), ("data/CC", "CC"), ("data/BSDS500/train", "BSDS500")):
+        with pytest.raises(SMNetError, match=f"no folder {path}; fetch it: python download.py {name}"):
+            pictures.find_pictures(path)

@@ -18,7 +18,9 @@ import test_rgb as test_rgb_script
 import train_gray
 import train_gray_blind
 import train_rgb_blind
-from pairs import find_pairs, hold_out, match, scene
+import utils
+from models import SMNet
+from pairs import PairFiles, find_pairs, hold_out, match, scene
 from patches import PatchDataset, read_pictures
 from pictures import to_float
 from utils import SMNetError
@@ -58,7 +60,7 @@ def test_patterns_match_by_what_their_stars_stand_for():
     assert match(Path("noisy/x.png"), "noisy/*") == "x" and match(Path("clean/x.jpg"), "clean/*") == "x"
     assert match(Path("x_real.png"), "*_real.png") == "x" and match(Path("x_real.jpg"), "*_real.png") is None
     assert scene("Canon_5_160_chair_11") == scene("Canon_5_160_chair_2") == "Canon_5_160_chair"
-    assert scene("plant__3") == scene("plant_4") and scene("123") == "123"
+    assert scene("plant__3") == scene("plant_4") and scene("123") == "123" and scene("0/12") == "0/12"
 
 
 def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
@@ -72,20 +74,23 @@ def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
                 path = work / side / f"{name}.{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(path), synthetic_picture(i, 40, 40, 3))
-    for how in ((["nowhere"], "noisy", "clean"), (["."], "noisy/*", "clean/*")):
+    for how in ((["."], "noisy", "clean"), (["."], str(work / "noisy"), str(work / "clean")), (["."], "noisy/*", "clean/*")):
         pairs, problems = find_pairs(*how)
         assert [pair.name for pair in pairs] == ["a", "sub/b"]
         assert len(problems) == 1 and "noisy/c.jpg: has no clean partner" in problems[0]
+    cv2.imwrite("noisy/a.png", synthetic_picture(0, 40, 40, 3))
+    assert "is a second picture of that name" in find_pairs(["."], "noisy", "clean")[1][0]
 
     for name in ("d", "d_noisy"):  # a star alone is every other picture
         (work / "other").mkdir(exist_ok=True)
         cv2.imwrite(f"other/{name}.png", synthetic_picture(0, 40, 40, 3))
-    pairs, problems = find_pairs(["other"], "*_noisy", "*")
-    assert [(pair.name, pair.clean.name) for pair in pairs] == [("d", "d.png")] and not problems
+    for words in (("*_noisy", "*"), ("*", "*_noisy")):
+        (pair,), problems = find_pairs(["other"], *words)
+        assert pair.name == "d" and {pair.clean.name, pair.noisy.name} == {"d.png", "d_noisy.png"} and not problems
     for words, said in (
-        ((["data/PolyU"], "nowhere", "clean"), "neither a folder nor a pattern"),
-        ((["data/PolyU"], "*_x*", "*_y*"), "no pair in data/PolyU: 0 noisy pictures, 0 clean ones"),
-        (([], *PATTERNS), "give the folders to look in"),
+        ((["."], "noisy", "cleen"), "cleen is no folder"),
+        ((["data/PolyU"], "*_x*", "*_y*"), "no pair .* in data/PolyU: 0 noisy pictures, 0 clean ones"),
+        ((["data/CC"], *PATTERNS), "no folder data/CC; fetch it: python download.py CC"),
     ):
         with pytest.raises(SMNetError, match=said):
             find_pairs(*words)
@@ -98,8 +103,10 @@ def test_whole_scenes_are_set_aside(work):
         assert len(train) + len(val) == 6 and 0 < len(val) <= count
         assert not {scene(pair.name) for pair in train} & {scene(pair.name) for pair in val}
         assert (train, val) == hold_out(pairs, count)
-    with pytest.raises(SMNetError, match="cannot be set aside by scene"):
+    with pytest.raises(SMNetError, match="cannot be set aside"):
         hold_out(pairs, 6)
+    numbered = [PairFiles(f"img_{i}", Path(), Path()) for i in range(5)]  # one "scene": every pair is its own
+    assert [len(part) for part in hold_out(numbered, 2)] == [3, 2]
 
 
 def test_the_h5_file_keeps_pairs_together(work, capsys):
@@ -110,14 +117,15 @@ def test_the_h5_file_keeps_pairs_together(work, capsys):
     said = capsys.readouterr()
     assert "alone_real.png: has no clean partner" in said.err and "2 files skipped" in said.err
     assert "odd_1_real.png: is 64x64, its clean partner odd_1_mean.png is 60x64" in said.err
-    val = read_pictures("val_pairs.h5", 3)
+    val = read_pictures("val_pairs.h5", 3, pairs=True)
     with h5py.File("train_pairs.h5") as file:
         names = json.loads(file.attrs["sources"])
         assert not {scene(name) for name in names} & {scene(picture.name) for picture in val}
         assert len(names) + len(val) == 6
         first = cv2.imread(f"data/PolyU/{names[0]}_real.png")[:48, :48, ::-1].transpose(2, 0, 1)
         np.testing.assert_array_equal(file["noisy"][0], first)
-    train_set = PatchDataset("train_pairs.h5", channels=3, patch_size=32, noise_range=(0, 55), draws=8, seed=0)
+    train_set = PatchDataset("train_pairs.h5", channels=3, patch_size=32, noise_range=(0, 55), draws=8, seed=0,
+                             allow_pairs=True)  # fmt: skip
     assert train_set.pairs
     for index in range(0, len(train_set), 5):
         clean, noisy, sigma = train_set[1, index]
@@ -134,7 +142,12 @@ def test_train_and_test_on_pairs(work, capsys):
     said = capsys.readouterr().out
     assert "train_pairs.h5 holds pairs of real noise: no noise is added" in said and "validation of real noise" in said
     assert train_rgb_blind.main([*words, "--epochs", "2", "--resume"]) == 0
+    assert train_rgb_blind.main([*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l"]) == 0  # the same in one go
+    assert train_rgb_blind.main([*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l", "-c", "2"]) == 0
+    assert "continuing exactly after epoch 2" in capsys.readouterr().out
+    whole = torch.load("w/model_rgb_R_2.pth", weights_only=True)["model"]
     weights = torch.load("weights/model_rgb_R_2.pth", weights_only=True)
+    assert all(torch.equal(weights["model"][name], value) for name, value in whole.items())
     assert weights["val_sigma"] is None and weights["noise_range"] is None
     (_, line) = map(json.loads, Path("logs/model_rgb_R.jsonl").read_text().splitlines())
     capsys.readouterr()
@@ -150,7 +163,7 @@ def test_train_and_test_on_pairs(work, capsys):
     expected = -10 * np.log10((clean - noisy).square().mean().item())
     assert everything["pictures"][0]["psnr"]["noisy"] == pytest.approx(expected, abs=1e-3)
     assert everything["mean"]["psnr"]["NL-means"] > everything["mean"]["psnr"]["noisy"] + 1
-    assert (work / "out" / "PolyU_real" / f"{NAMES[0]}_clean.png").is_file()
+    assert (work / "out" / "PolyU_real_model_rgb_R_2" / f"{NAMES[0]}_clean.png").is_file()
 
     assert denoise.main(["data/PolyU/sony_door_1_real.png", "--real", "-o", "done.png"]) == 0
     assert cv2.imread("done.png").shape == (64, 64, 3)
@@ -163,24 +176,77 @@ def test_gray_pairs(work, capsys):
     assert train_gray_blind.main(words) == 0
     assert test_gray_script.main(["--mode", "R", "--test_data", "val_gray_pairs.h5"]) == 0
     with pytest.raises(SMNetError, match="train_.*_blind.py train on"):
-        train_gray.main([*words, "--val_h5", "val_gray_pairs.h5"])
+        train_gray.main(words)
+
+
+def test_two_folders_from_end_to_end(work, capsys):
+    for i in range(6):
+        clean = synthetic_picture(i, 56, 56, 3)
+        for side, picture in (("noisy", np.roll(clean, 1, axis=0)), ("clean", clean)):
+            for part in ("train", "val")[: 1 + (i < 2)]:
+                (work / part / side).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(f"{part}/{side}/img_{i}.png", picture)
+    words = ["--pairs", "noisy", "clean", "--patch_size", "48"]
+    assert dataset.main(["--train_dir", "train", *words, "--holdout", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "4 pairs to train on, 2 of 2 other scenes set aside" in said
+    here = ["--pairs", "train/noisy", "train/clean", "--patch_size", "48", "--train_h5", "a.h5", "--val_h5", "b.h5"]
+    assert dataset.main(here) == 0  # from here, without --train_dir; a fifth is set aside
+    assert "5 pairs to train on, 1 of 1 other scenes" in capsys.readouterr().out
+    assert dataset.main(["--train_dir", "train", "--val_dir", "val", *words]) == 0
+    assert "6 pairs to train on, 2 to validate on" in capsys.readouterr().out
+    with h5py.File("train_pairs.h5") as file:
+        assert json.loads(file.attrs["pairs"]) == ["noisy", "clean"] and file.attrs["val_dir"] == "val"
+    with pytest.raises(SMNetError, match="has pairs in common with --train_dir"):
+        dataset.main(["--train_dir", "train", "--val_dir", "train", *words])
+
+    torch.manual_seed(0)
+    utils.save_checkpoint("net.pth", {"model": SMNet(3, 4).state_dict()})
+    command = ["--mode", "R", "--weights", "net.pth", "--test_data", "val", "--pairs", "noisy", "clean", "--json", "x.json"]
+    assert test_rgb_script.main(command) == 0
+    assert [p["name"] for p in json.loads(Path("x.json").read_text())[0]["pictures"]] == ["img_0", "img_1"]
+
+
+def test_training_starts_from_given_weights(work):
+    build(dataset, "--holdout", "2")
+    torch.manual_seed(5)
+    model = SMNet(3, 4)
+    utils.save_checkpoint("net.pth", {"model": model.state_dict()})
+    words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32", "--batchsize", "4", "--workers", "0"]
+    assert train_rgb_blind.main([*words, "--init", "net.pth", "--max_steps", "1", "--lr", "0", "--device", "cpu"]) == 0
+    trained = torch.load("weights/model_rgb_R_1.pth", weights_only=True)["model"]
+    assert all(torch.equal(trained[name], value) for name, value in model.state_dict().items())
 
 
 def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
     build(dataset, "--holdout", "2")
-    for words in (["--pairs", *PATTERNS, "--resize", "48", "--patch_size", "48"], ["--pairs", "a"]):
+    folder = ["--train_dir", "data/PolyU"]
+    for script, words in (
+        (dataset, [*folder, "--pairs", *PATTERNS, "--resize", "48", "--patch_size", "48"]),
+        (dataset, [*folder, "--pairs", "a"]),
+        (dataset, ["--pairs", *PATTERNS]),
+        (test_rgb_script, ["--mode", "R", "--clip"]),
+        (test_rgb_script, ["--mode", "R", "--repeats", "2"]),
+        (test_rgb_script, ["--mode", "B", "--pairs", *PATTERNS]),
+    ):
         with pytest.raises(SystemExit):
-            dataset.main(["--train_dir", "data/PolyU", *words])
+            script.main(words)
     capsys.readouterr()
     for words, said in (
         (["--mode", "R", "--test_data", "PolyU"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
         (["--mode", "R", "--test_data", "CC"], "python download.py CC"),
-        (["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"], "no pair in data/PolyU"),
-        (["--mode", "B", "--test_data", "val_pairs.h5"], "which --mode R is for"),
+        (["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"], "no pair *_a*, *_b* in data/PolyU"),
+        (["--mode", "R"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
+        (["--mode", "B", "--test_data", "val_pairs.h5"], "which --mode R and no other is for"),
         (["--mode", "R", "--test_data", str(rgb_h5[1])], "holds no pairs"),
     ):
         assert test_rgb_script.main(words) == 1
         assert said in capsys.readouterr().err
+    words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32"]
+    with pytest.raises(SMNetError, match="not smnet validation pairs; make it: python dataset.py --pairs"):
+        train_rgb_blind.main([*words, "--val_h5", str(rgb_h5[1])])
+    with pytest.raises(SMNetError, match="not smnet validation pictures"):
+        train_rgb_blind.main(["--train_h5", str(rgb_h5[0]), "--val_h5", "val_pairs.h5", "--width", "4", "--patch_size", "32"])
     (work / "val_pairs.h5").unlink()
-    with pytest.raises(SMNetError, match="no file val_pairs.h5"):
-        train_rgb_blind.main(["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32"])
+    with pytest.raises(SMNetError, match="no file val_pairs.h5; .* --pairs"):
+        train_rgb_blind.main(words)

@@ -9,6 +9,7 @@ import torch
 from conftest import write_folder
 
 import report
+import tables
 import test_gray as gray_script
 import utils
 from models import SMNet
@@ -48,8 +49,8 @@ def test_one_call_makes_everything(work, capsys):
     said = capsys.readouterr()
     made = {path.name for path in (work / "results").iterdir()} - {"gray.json", "pictures"}
     sets = ("Set12", "mine_&_yours")
-    crops = {f"crop_{sets[0]}_sigma{sigma}_{i:02d}.png" for sigma in (15, 25) for i in (0, 1)}
-    crops |= {f"crop_{sets[1]}_sigma{sigma}_00.png" for sigma in (15, 25)}
+    crops = {f"crop_{sets[0]}_sigma{sigma}_model_gray_B_1_{i:02d}.png" for sigma in (15, 25) for i in (0, 1)}
+    crops |= {f"crop_{sets[1]}_sigma{sigma}_model_gray_B_1_00.png" for sigma in (15, 25)}
     assert made == {"table.md", "table.tex", "curves.png", *(f"psnr_{name}.png" for name in sets)} | crops
     for path in (work / "results").glob("*.png"):
         picture = cv2.imread(str(path))
@@ -71,19 +72,38 @@ def test_one_call_makes_everything(work, capsys):
 
 def test_equal_figures_are_both_best_and_noisy_never_is():
     row = {"noisy": 40.0, "A": 30.004, "B": 30.001, "C": 29.0}
-    assert report.cells(row, ["noisy", "A", "B", "C", "D"], "*{}*") == ["40.00", "*30.00*", "*30.00*", "29.00", ""]
+    assert tables.cells(row, ["noisy", "A", "B", "C", "D"], "*{}*") == ["40.00", "*30.00*", "*30.00*", "29.00", ""]
+
+
+def run_of(weights, mode="B", sigma=25, protocol="", noisy=20.0, ours=30.0):
+    mean = {"psnr": {"noisy": noisy, "SMNet": ours}}
+    return {"set": "Set12", "sigma": sigma, "mode": mode, "width": 16, "weights": weights, "mean": mean, "protocol": protocol}
+
+
+def ours_in(runs) -> set[str]:
+    return {method for row in tables.table_rows(runs).values() for method in row if method.startswith("ours")}
 
 
 def test_two_networks_are_told_apart():
-    def run(weights, mode="B", sigma=25):
-        mean = {"psnr": {"noisy": 20.0, "SMNet": 30.0}}
-        return {"set": "x", "sigma": sigma, "mode": mode, "width": 16, "weights": weights, "mean": mean, "protocol": ""}
+    runs = [run_of("a/one.pth"), run_of("a/two.pth"), run_of("c.pth", sigma=50), run_of("l25.pth", mode="S")]
+    assert ours_in(runs) == {"ours-B, width 16 (one)", "ours-B, width 16 (two)", "ours-B, width 16 (c)", "ours-S, width 16"}
+    assert ours_in([run_of("a/x.pth"), run_of("b/x.pth")]) == {"ours-B, width 16 (a/x.pth)", "ours-B, width 16 (b/x.pth)"}
+    assert list(tables.short_names(["a/x.jsonl", "b/x.jsonl", "b/y.jsonl"]).values()) == ["a/x.jsonl", "b/x.jsonl", "y"]
+    assert "| real noise |" in tables.markdown(tables.table_rows([run_of("r.pth", mode="R", sigma=None)]))
 
-    rows = report.table_rows([run("a/one.pth"), run("a/two.pth"), run("c.pth", sigma=50), run("l25.pth", mode="S")])
-    assert {m for row in rows.values() for m in row} == {
-        "noisy", "ours-B, width 16 (one)", "ours-B, width 16 (two)", "ours-B, width 16 (c)", "ours-S, width 16",
-    }  # fmt: skip
-    assert "real noise" in report.markdown(report.table_rows([run("r.pth", mode="R", sigma=None)]))
+
+def test_protocols_have_rows_of_their_own():
+    rows = tables.table_rows([run_of("x.pth"), run_of("x.pth", protocol="clip, y channel", noisy=21.0, ours=32.0)])
+    theirs, ours = rows[("Set12", 25, "")], rows[("Set12", 25, "clip, y channel")]
+    assert theirs["noisy"] == 20.0 and theirs["DnCNN"] == 30.43
+    assert ours == {"noisy": 21.0, "ours-B, width 16": 32.0}  # the paper's figures cannot be compared with it
+    assert "| sigma 25, clip, y channel |" in tables.markdown(rows)
+
+
+def test_equal_pictures_have_no_figure():
+    rows = tables.table_rows([run_of("x.pth", sigma=0, noisy=None), run_of("x.pth", sigma=1, noisy=None, ours=None)])
+    lines = tables.markdown(rows).splitlines()
+    assert lines[2:] == ["| Set12 | sigma 0 | **30.00** |", "| Set12 | sigma 1 |  |"]
 
 
 def test_the_box_is_where_the_detail_is():
@@ -98,7 +118,7 @@ def test_the_box_is_where_the_detail_is():
 def test_what_cannot_be_used_is_named_and_the_rest_drawn(work, capsys):
     (work / "results" / "foreign.json").write_text('[{"a": 1}]')
     (work / "logs" / "broken.jsonl").write_text("x\n")
-    (work / "results" / "pictures" / "Set12_sigma15" / "00_clean.png").unlink()
+    (work / "results" / "pictures" / "Set12_sigma15_model_gray_B_1" / "00_clean.png").unlink()
     assert report.main([]) == 1
     err = capsys.readouterr().err
     assert "foreign.json: was not written by" in err and "broken.jsonl: is no training log" in err and "00_clean.png" in err

@@ -117,7 +117,7 @@ def test_table_json_csv_and_pictures(work, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (3 + 5)
     assert float(rows[0]["psnr_noisy"]) == pytest.approx(first["pictures"][0]["psnr"]["noisy"], abs=1e-4)
-    out = work / "out" / "Set12_sigma25"
+    out = work / "out" / "Set12_sigma25_model_gray_L25_10"
     assert {p.name for p in out.iterdir()} == {
         f"0{i}_{what}.png" for i in (0, 1) for what in ("clean", "noisy", "denoised", "mask")
     }
@@ -137,7 +137,7 @@ def test_all_blind_folders_and_the_authors_options(work, capsys):
 def test_sheets_of_the_stages(work):
     words = ["--mode", "B", "--test_data", "Set12", "--test_noiseL", "25", "--save_dir", "out", "--save_stages"]
     assert gray_script.main(words) == 0
-    sheet = cv2.imread(str(work / "out" / "Set12_sigma25" / "01_stages.png"))
+    sheet = cv2.imread(str(work / "out" / "Set12_sigma25_model_gray_B_3" / "01_stages.png"))
     assert sheet.shape == (60, 1016, 3)  # five panels of 40x48 pixels, each at least 200 wide, with labels above
     with pytest.raises(SystemExit):
         gray_script.main(["--save_stages"])
@@ -149,7 +149,7 @@ def test_two_folders_of_one_name_are_two_sets(work):
     words = ["--mode", "B", "--test_data", "a/noisy", "b/noisy", "--save_dir", "out", "--json", "x.json"]
     assert gray_script.main(words) == 0
     assert [r["set"] for r in json.loads((work / "x.json").read_text())] == ["noisy", "b/noisy"]
-    assert (work / "out" / "b" / "noisy_sigma25" / "00_mask.png").is_file()
+    assert (work / "out" / "b" / "noisy_sigma25_model_gray_B_3" / "00_mask.png").is_file()
 
 
 def test_the_rest_is_done_and_what_is_missing_said(work, capsys):

@@ -1,0 +1,156 @@
+"""Tables of what test_*.py measured: reading their files and training logs, rows beside the paper's figures, Markdown and LaTeX."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from evaluation import all_paper_results
+
+NOT_METHODS = ("noisy",)  # never the best of a row
+
+
+def read_runs(path: Path, problems: list[str]) -> list[dict]:
+    """The runs in a file of test_*.py --json; what is wrong with it is added to `problems`."""
+    try:
+        runs = json.loads(path.read_text())
+        for run in runs:
+            _ = (
+                run["mean"]["psnr"]["SMNet"],
+                run["protocol"],
+                run["set"],
+                run["sigma"],
+                run["mode"],
+                run["width"],
+                run["weights"],
+                run["pictures"][0]["name"],
+            )
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+    except (ValueError, KeyError, TypeError, IndexError):
+        problems.append(f"{path}: was not written by test_*.py --json")
+    else:
+        return runs
+    return []
+
+
+def read_log(path: Path, problems: list[str]) -> list[dict]:
+    """The lines of a training log; what is wrong with it is added to `problems`."""
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        for line in lines:
+            _ = line["step"] + line["val_psnr"] + line["train_psnr"] + line["seconds"]
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+    except (ValueError, KeyError, TypeError):
+        problems.append(f"{path}: is no training log")
+    else:
+        return lines
+    return []
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+class Row(NamedTuple):
+    """What the figures in a row of the table have in common."""
+
+    set: str
+    sigma: float | None  # None: real noise
+    protocol: str  # empty: the authors'
+
+    @property
+    def noise(self) -> str:
+        """As the table has it: "sigma 25, clip"."""
+        return ", ".join(filter(None, ["real noise" if self.sigma is None else f"sigma {self.sigma:g}", self.protocol]))
+
+
+def row_of(run: dict) -> Row:
+    """The row that a run's figures go to."""
+    return Row(run["set"], run["sigma"], run["protocol"])
+
+
+def short_names(paths: Iterable[str | Path]) -> dict[str | Path, str]:
+    """A name for each path: its stem, or where two would be the same, the path."""
+    stems = [Path(path).stem for path in paths]
+    return {path: stem if stems.count(stem) == 1 else str(path) for path, stem in zip(paths, stems)}
+
+
+def label(run: dict) -> str:
+    """What a run's network is called: "ours-S, width 16"."""
+    return f"ours-{run['mode']}, width {run['width']}"
+
+
+def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
+    """PSNR in dB by method for each row, sets in the order of the runs, sigmas rising; ours come last.
+
+    Two networks of one label are told apart by their files. The paper's figures stand where the protocol was the authors'.
+    """
+    files: dict[str, dict[str, None]] = {}  # of each label, in the order of the runs
+    for run in runs:
+        if run["mode"] != "S":  # one file for all sigmas
+            files.setdefault(label(run), {})[run["weights"]] = None
+    rows: dict[Row, dict[str, float]] = {}
+    order = list(dict.fromkeys(run["set"] for run in runs))
+    for run in sorted(runs, key=lambda run: (order.index(run["set"]), run["protocol"], run["sigma"] or 0)):
+        row = rows.setdefault(row_of(run), {})
+        means = {method: value for method, value in run["mean"]["psnr"].items() if value is not None}  # null: equal pictures
+        ours = label(run)
+        if len(files.get(ours, ())) > 1:
+            ours += f" ({short_names(files[ours])[run['weights']]})"
+        elif ours in row:
+            ours += f" ({run['weights']})"
+        row |= {method: value for method, value in means.items() if method != "SMNet"}
+        if not run["protocol"]:
+            row |= all_paper_results().get((run["set"], run["sigma"]), {})
+        if "SMNet" in means:
+            row[ours] = means["SMNet"]
+    return rows
+
+
+def methods_of(rows: dict) -> list[str]:
+    """All columns: what was measured beside ours, the paper's, ours."""
+    found = list(dict.fromkeys(method for row in rows.values() for method in row))
+    return sorted(found, key=lambda method: method.startswith("ours-"))
+
+
+def cells(row: dict[str, float], methods: list[str], bold: str) -> list[str]:
+    """A row's figures with two decimals; the highest as `bold` has it."""
+    best = max((f"{row[m]:.2f}" for m in methods if m in row and m not in NOT_METHODS), key=float, default="")
+    return [
+        "" if m not in row else bold.format(best) if f"{row[m]:.2f}" == best and m not in NOT_METHODS else f"{row[m]:.2f}"
+        for m in methods
+    ]
+
+
+def markdown(rows: dict) -> str:
+    """The table in Markdown."""
+    methods = methods_of(rows)
+    lines = ["| set | noise | " + " | ".join(methods) + " |", "|---|---" + "|---" * len(methods) + "|"]
+    for key, row in rows.items():
+        lines.append(f"| {key.set} | {key.noise} | " + " | ".join(cells(row, methods, "**{}**")) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def latex(rows: dict) -> str:
+    """The table in LaTeX, for the package booktabs."""
+    methods = methods_of(rows)
+
+    def escape(text: str) -> str:
+        return "".join(f"\\{char}" if char in "_&%#$" else char for char in text)
+
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{ll{'r' * len(methods)}}}",
+        "\\toprule",
+        " & ".join(["Set", "Noise", *map(escape, methods)]) + " \\\\",
+        "\\midrule",
+    ]
+    for key, row in rows.items():
+        lines.append(
+            " & ".join(
+                [escape(key.set), escape(key.noise).replace("sigma", "$\\sigma$ ="), *cells(row, methods, "\\textbf{{{}}}")]
+            )
+            + " \\\\"
+        )
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
