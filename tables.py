@@ -1,4 +1,4 @@
-"""Tables of what test_*.py measured: reading their files and training logs, rows beside the paper's figures, Markdown and LaTeX."""
+"""Tables of what test_*.py measured: their files and training logs, rows beside the paper's figures, Markdown and LaTeX."""
 
 import json
 from collections.abc import Iterable
