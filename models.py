@@ -326,14 +326,17 @@ def convolve_twice(x: Tensor, first: nn.Conv2d, kernel: Tensor, bias: Tensor) ->
     """Two 3x3 convolutions with nothing between them, the second to few channels: (N, C, H, W) -> (N, channels, H, W).
 
     Without gradients the maps in between are not made: `first` is multiplied with each of the second kernel's nine places, and
-    the nine results are shifted and added, which is the same at the borders, too.
+    the nine results are shifted and added, by a convolution with ones; which is the same at the borders, too.
     """
     if torch.is_grad_enabled():
         return F.conv2d(first(x), kernel, bias, padding=1)
-    places = kernel.flip(2, 3).flatten(2).transpose(1, 2).flatten(0, 1)  # (channels * 9, middle), as F.fold orders them
+    channels = len(kernel)
+    places = kernel.flatten(2).transpose(1, 2).flatten(0, 1)  # (channels * 9, middle)
     weight = (places @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:])
     parts = F.conv2d(x, weight, places @ first.bias, padding=1)  # (N, channels * 9, H, W)
-    return F.fold(parts.flatten(2), x.shape[-2:], 3, padding=1) + bias.view(1, -1, 1, 1)
+    shifts = torch.eye(9).flatten()[None].to(parts)  # the place of each of a channel's nine parts
+    shifts = torch.kron(torch.eye(channels).to(parts), shifts).view(channels, channels * 9, 3, 3)
+    return F.conv2d(parts, shifts, bias, padding=1)
 
 
 class SMNet(nn.Module):

@@ -60,9 +60,11 @@ def main(argv: list[str] | None = None) -> int:
             written.append(save(draw_psnr(name, protocol, rows), target))
     if logs:
         written.append(save(draw_curves(logs), folder / "curves.png"))
-    for run in runs:
-        for picture in spread(run["pictures"], args.crops if "saved" in run else 0):
-            target = folder / f"crop_{file_name(Path(run['saved']).name, picture['name'])}.png"
+    saved = [run for run in runs if "saved" in run]
+    folders = short_names(run["saved"] for run in saved)
+    for run in saved:
+        for picture in spread(run["pictures"], args.crops):
+            target = folder / f"crop_{file_name(folders[run['saved']], picture['name'])}.png"
             try:
                 written.append(save(draw_crop(run, picture, box=args.box, error_gain=args.error_gain), target))
             except SMNetError as error:

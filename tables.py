@@ -71,9 +71,10 @@ def row_of(run: dict) -> Row:
 
 
 def short_names(paths: Iterable[str | Path]) -> dict[str | Path, str]:
-    """A name for each path: its stem, or where two would be the same, the path."""
-    stems = [Path(path).stem for path in paths]
-    return {path: stem if stems.count(stem) == 1 else str(path) for path, stem in zip(paths, stems)}
+    """A name for each path: its last part without .pth or .jsonl, or where two would be the same, the path."""
+    paths = list(dict.fromkeys(paths))
+    names = [Path(path).name.removesuffix(".pth").removesuffix(".jsonl") for path in paths]
+    return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names)}
 
 
 def label(run: dict) -> str:
