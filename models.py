@@ -148,10 +148,10 @@ class DenseBlock(nn.Module):
     def by_parts(self, x: Tensor) -> Tensor:
         """All of it without gradients and concatenations: each new map adds its part to the convolutions after it.
 
-        Convolutions to few channels are slow, so several are done at once, up to 64 channels together.
+        Convolutions to few channels are slow, so several are done at once, up to 32 channels together.
         """
         growth = self.convs[0].out_channels
-        together = max(1, 64 // growth)
+        together = max(1, 32 // growth)
 
         def weight(first: int, last: int, start: int, channels: int) -> Tensor:
             """Of the convolutions first to last, for `channels` input channels from `start`."""
