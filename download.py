@@ -114,7 +114,11 @@ def main(argv: list[str] | None = None) -> int:
         )
     for problem, files in problems.items():
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        print(f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}", file=sys.stderr)
+        print(
+            f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}; asked for was "
+            f"{args.mirror.rstrip('/')}/{files[0].address}",
+            file=sys.stderr,
+        )
     if problems:
         print(
             "give the same command again to fetch what is missing; --mirror URL where GitHub is out of reach", file=sys.stderr
@@ -254,7 +258,7 @@ def receive(url: str, file: File, session: requests.Session, stopped: threading.
         if answer.status_code == 429 or answer.status_code >= 500:
             raise TryAgainError(f"answers {answer.status_code} {answer.reason}")
         if answer.status_code != 200:
-            raise SMNetError(f"the server answers {answer.status_code} {answer.reason} to {url}")
+            raise SMNetError(f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}")
         content = bytearray()
         for piece in answer.iter_content(1 << 16):
             content += piece
