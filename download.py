@@ -114,11 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     for problem, files in problems.items():
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        print(
-            f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}; asked for was "
-            f"{args.mirror.rstrip('/')}/{files[0].address}",
-            file=sys.stderr,
-        )
+        print(f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}", file=sys.stderr)
     if problems:
         print(
             "give the same command again to fetch what is missing; --mirror URL where GitHub is out of reach", file=sys.stderr
@@ -246,6 +242,11 @@ def fetch(file: File, session: requests.Session, *, mirror: str, stopped: thread
         temporary.write_bytes(content)
 
 
+def folder_of(url: str) -> str:
+    """The address of the folder that a file is in: the same for all files of a set, or nearly."""
+    return url.rpartition("/")[0]
+
+
 def receive(url: str, file: File, session: requests.Session, stopped: threading.Event) -> bytes:
     """What a server sends for a file, checked.
 
@@ -258,7 +259,7 @@ def receive(url: str, file: File, session: requests.Session, stopped: threading.
         if answer.status_code == 429 or answer.status_code >= 500:
             raise TryAgainError(f"answers {answer.status_code} {answer.reason}")
         if answer.status_code != 200:
-            raise SMNetError(f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}")
+            raise SMNetError(f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}, to {folder_of(url)}/...")
         content = bytearray()
         for piece in answer.iter_content(1 << 16):
             content += piece

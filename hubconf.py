@@ -7,12 +7,16 @@
 All are in eval mode. The cards beside the weights say how they were trained and what they reach.
 """
 
+import pathlib
+
 import torch
 
 import models
 import utils
 
 dependencies = ["torch"]
+if pathlib.Path(utils.__file__).parent != pathlib.Path(__file__).parent:
+    raise ImportError(f"the module {utils.__file__} is in the way of SMNet's utils.py; load SMNet in a process of its own")
 
 
 def smnet_gray_blind(device: str | torch.device = "cpu") -> models.SMNet:
@@ -41,4 +45,5 @@ def _shipped(channels: int, sigma: float | None, device: str | torch.device) -> 
     Raises:
         SMNetError: there are no such weights in pretrained/.
     """
-    return utils.load_model(utils.PRETRAINED / f"{utils.run_name(channels, sigma).removeprefix('model_')}.pth", device)
+    file = f"{utils.run_name(channels, sigma).removeprefix('model_')}.pth"
+    return utils.load_model(utils.PRETRAINED / file, utils.pick_device(str(device)))

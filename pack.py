@@ -9,11 +9,14 @@ gray_B.jsonl (the log) and gray_B.md (the card: commit, command, data, hours, PS
 
 import argparse
 import hashlib
+import io
 import json
 import re
 import subprocess
 from pathlib import Path
 from statistics import fmean
+
+import torch
 
 import tables
 import utils
@@ -32,12 +35,19 @@ def main(argv: list[str] | None = None) -> int:
     content = utils.read_checkpoint(args.weights)
     model = utils.model_from_checkpoint(content, args.weights).eval()
     name = args.name or re.sub(r"^model_|_(\d+|best)$", "", Path(args.weights).stem)
+    if not {"step", "epoch", "noise_range", "val_psnr", "val_sigma"} <= content.keys():
+        raise SMNetError(f"{args.weights} does not say how it was trained; give weights that train_*.py of this version wrote")
     problems: list[str] = []
     log = tables.read_log(Path(args.log), problems)
     runs = [run for path in args.results for run in tables.read_runs(Path(path), problems)]
+    foreign = [run["weights"] for run in runs if Path(run["weights"]).name != Path(args.weights).name]
+    if foreign:
+        problems.append(f"{', '.join(args.results)}: has results of {foreign[0]}, not of {args.weights}")
     if problems:
         raise SMNetError(problems[0])
     lines = [line for line in log if line["step"] <= content["step"]]
+    if not lines or (lines[-1]["step"], lines[-1]["val_psnr"]) != (content["step"], content["val_psnr"]):
+        raise SMNetError(f"{args.log} is not the log of the run that {args.weights} is of")
 
     halves = {key: value.half() for key, value in model.state_dict().items()}
     half = utils.model_from_checkpoint({"model": halves}, args.weights)
@@ -45,19 +55,23 @@ def main(argv: list[str] | None = None) -> int:
     in_half = loss <= GREATEST_LOSS
     weights = halves if in_half else model.state_dict()
     about = {key: content[key] for key in ("epoch", "step", "noise_range", "val_psnr", "val_sigma")}
-    target = Path(args.output) / f"{name}.pth"
-    utils.save_checkpoint(target, {"model": weights, "channels": model.channels, "width": model.width, **about})
-    size = target.stat().st_size
+    packed = io.BytesIO()
+    torch.save({"model": weights, "channels": model.channels, "width": model.width, **about}, packed)
+    size = packed.getbuffer().nbytes
     if size > GREATEST_SIZE:
-        raise SMNetError(f"{target} has {size / 1e6:.1f} MB, more than {GREATEST_SIZE / 1e6:.0f}")
-    texts = {
-        ".jsonl": "".join(json.dumps(line) + "\n" for line in lines),
-        ".md": card(name, model, content, lines, runs, args, precision="half" if in_half else "single", loss=loss, file=target),
+        raise SMNetError(f"{args.weights} makes {size / 1e6:.1f} MB, more than {GREATEST_SIZE / 1e6:.0f}; nothing was written")
+    precision = "half" if in_half else "single"
+    text = card(name, model, content, lines, runs, args, precision=precision, loss=loss, packed=packed.getvalue())
+    target = Path(args.output) / f"{name}.pth"
+    files = {
+        ".pth": packed.getvalue(),
+        ".jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode(),
+        ".md": text.encode(),
     }
-    for ending, text in texts.items():
+    for ending, file in files.items():
         with replacing(target.with_suffix(ending)) as temporary:
-            temporary.write_text(text)
-    print(f"{target}: {size / 1e6:.2f} MB, {'half' if in_half else 'single'} precision (half costs {loss:.4f} dB)")
+            temporary.write_bytes(file)
+    print(f"{target}: {size / 1e6:.2f} MB, {precision} precision (half costs {loss:.4f} dB)")
     return 0
 
 
@@ -76,8 +90,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("-o", "--output", default="pretrained", metavar="DIR", help="folder to write to (default: %(default)s)")
     args = parser.parse_args(argv)
     if not args.commit:
-        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-        args.commit = git.stdout.strip() or parser.error("this is no git checkout: give --commit")
+        folder = str(Path(__file__).parent)
+        try:
+            git = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            parser.error("this is no git checkout: give --commit")
+        args.commit = git.stdout.strip()
     return args
 
 
@@ -89,7 +107,7 @@ def validate(model: SMNet, val_h5: str, sigma: float | None) -> float:
 
 def card(
     name: str, model: SMNet, content: dict, log: list[dict], runs: list[dict], args: argparse.Namespace, *, precision: str,
-    loss: float, file: Path,
+    loss: float, packed: bytes,
 ) -> str:  # fmt: skip
     """The text of a card, in Markdown."""
     levels = content["noise_range"]
@@ -114,7 +132,7 @@ def card(
         f"- data: {args.data}",
         f"- training: {content['step']:,} steps, {hours:.2f} hours (validation not counted); log: {name}.jsonl",
         f"- on the validation pictures: {content['val_psnr']:.3f} dB at {noise}",
-        f"- SHA-256: `{hashlib.sha256(file.read_bytes()).hexdigest()}`",
+        f"- SHA-256: `{hashlib.sha256(packed).hexdigest()}`",
     ]
     if runs:
         lines += [

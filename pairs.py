@@ -115,19 +115,20 @@ def by_scene(pairs: list[PairFiles]) -> dict[str, list[PairFiles]]:
 
 
 def hold_out(pairs: list[PairFiles], count: int) -> tuple[list[PairFiles], list[PairFiles]]:
-    """(pairs to train on, pairs set aside): whole scenes, drawn alike every time, that make up `count` pairs or a few fewer.
+    """(pairs to train on, pairs set aside): whole scenes, drawn alike every time, that make up `count` pairs or fewer.
 
     Raises:
-        SMNetError: nothing would be left to train on, or every scene is larger than `count`.
+        SMNetError: nothing would be left to train on, or the scenes are so large that not even half of `count` can be had.
     """
     scenes, aside = list(by_scene(pairs).values()), []
     for i in np.random.default_rng(0).permutation(len(scenes)):
         if len(aside) + len(scenes[i]) <= count:
             aside += scenes[i]
-    if not aside or len(aside) == len(pairs):
+    if len(aside) < count / 2 or len(aside) == len(pairs):
+        sizes = sorted(map(len, scenes))
         raise SMNetError(
-            f"{count} of {len(pairs)} pairs cannot be set aside: there are {len(scenes)} scenes, the smallest of "
-            f"{min(map(len, scenes))} pairs (a scene is a name without the number at its end); give another --holdout"
+            f"{count} of {len(pairs)} pairs cannot be set aside: there are {len(scenes)} scenes, of {sizes[0]} to {sizes[-1]} "
+            "pairs (a scene is a name without the number at its end); give another --holdout"
         )
     chosen = {pair.name for pair in aside}
     return [pair for pair in pairs if pair.name not in chosen], sorted(aside)

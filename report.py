@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 
 from evaluation import all_paper_results
-from pictures import read_picture
+from pictures import read_picture, to_db
 from tables import NOT_METHODS, Row, latex, markdown, read_log, read_runs, row_of, short_names, table_rows
 from utils import SMNetError, describe, make_folder, make_parser, number, replacing, run_script
 
@@ -35,6 +35,8 @@ DEFAULTS = dict(
     error_gain=5,  # factor by which errors are brightened
 )
 # ------------------------------------------------------------------------------------------------------------
+
+OTHER_RUN = 0.5  # dB that a saved picture may differ by from its figure, which is not rounded and may be of several draws
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,8 +81,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line; files that are not named are looked for in results/ and logs/."""
     parser = make_parser(__doc__)
     option, shown = parser.add_argument, "(default: %(default)s)"
-    option("json", nargs="*", type=Path, metavar="JSON", help="files that test_*.py --json wrote (default: OUTPUT/*.json)")
-    option("--logs", nargs="*", type=Path, metavar="JSONL", help="logs of train_*.py (default: logs/*.jsonl)")
+    text = "files that test_*.py --json wrote (default, with no --logs: OUTPUT/*.json)"
+    option("json", nargs="*", type=Path, metavar="JSON", help=text)
+    text = "logs of train_*.py (default, where no JSON is named: logs/*.jsonl)"
+    option("--logs", nargs="*", type=Path, metavar="JSONL", help=text)
     option("-o", "--output", metavar="DIR", help=f"folder to write to {shown}")
     option("--crops", type=number(int, 0), metavar="N", help=f"pictures of each test run to draw crops of {shown}")
     text = "the enlarged square, pixels (default: where the clean picture has most detail)"
@@ -146,7 +150,7 @@ def draw_crop(run: dict, picture: dict, *, box: list[int] | None, error_gain: fl
     """Noisy, ours, clean and error of one picture, with a box enlarged below each.
 
     Raises:
-        SMNetError: a picture that the test run saved is not there any more.
+        SMNetError: a picture that the test run saved is not there any more, or is another run's.
     """
     stem = Path(run["saved"]) / picture["name"]
     files = {what: stem.with_name(f"{stem.name}_{what}.png") for what in ("noisy", "denoised", "clean")}
@@ -154,6 +158,9 @@ def draw_crop(run: dict, picture: dict, *, box: list[int] | None, error_gain: fl
     error = np.abs(ours.astype(float) - clean) * error_gain
     row, column, side = fit_box(box, clean.shape) if box else busiest_box(clean)
     psnr = picture["psnr"]
+    found = to_db(np.square((ours.astype(float) - clean) / 255).mean())
+    if psnr["SMNet"] is not None and "y channel" not in run["protocol"] and abs(found - psnr["SMNet"]) > OTHER_RUN:
+        raise SMNetError(f"{files['denoised']}: is of another run, {found:.2f} dB in place of {psnr['SMNet']:.2f}")
     panels = {
         f"noisy, {in_db(psnr['noisy'])}": noisy,
         f"ours-{run['mode']}, {in_db(psnr['SMNet'])}": ours,

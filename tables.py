@@ -87,20 +87,21 @@ def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
 
     Two networks of one label are told apart by their files. The paper's figures stand where the protocol was the authors'.
     """
-    files: dict[str, dict[str, None]] = {}  # of each label, in the order of the runs
+
+    def origin(run: dict) -> str:  # mode S has a file for each sigma, in one folder
+        return str(Path(run["weights"]).parent) if run["mode"] == "S" else run["weights"]
+
+    origins: dict[str, dict[str, None]] = {}  # of each label, in the order of the runs
     for run in runs:
-        if run["mode"] != "S":  # one file for all sigmas
-            files.setdefault(label(run), {})[run["weights"]] = None
+        origins.setdefault(label(run), {})[origin(run)] = None
     rows: dict[Row, dict[str, float]] = {}
     order = list(dict.fromkeys(run["set"] for run in runs))
     for run in sorted(runs, key=lambda run: (order.index(run["set"]), run["protocol"], run["sigma"] or 0)):
         row = rows.setdefault(row_of(run), {})
         means = {method: value for method, value in run["mean"]["psnr"].items() if value is not None}  # null: equal pictures
         ours = label(run)
-        if len(files.get(ours, ())) > 1:
-            ours += f" ({short_names(files[ours])[run['weights']]})"
-        elif ours in row:
-            ours += f" ({run['weights']})"
+        if len(origins[ours]) > 1:
+            ours += f" ({short_names(origins[ours])[origin(run)]})"
         row |= {method: value for method, value in means.items() if method != "SMNet"}
         if not run["protocol"]:
             row |= all_paper_results().get((run["set"], run["sigma"]), {})

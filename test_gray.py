@@ -18,7 +18,7 @@ from utils import run_script
 DEFAULTS = dict(
     test_data=["Set12"],  # names of folders in data_dir, any folders of pictures, or "sample"
     all_data=["Set12", "Set68"],  # what --test_data all stands for
-    real_data=["PolyU", "CC"],  # what --mode R tests where no --test_data is given
+    real_data=["CC"],  # what --mode R tests where no --test_data is given
     test_noiseL=[25],  # grey levels 0-255
     all_noiseL=[15, 25, 50],  # what --test_noiseL all stands for: the paper's
     mode="S",  # S: the network trained at the sigma of the test; B: the blind one; R: that of real noise, tested on pairs

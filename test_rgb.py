@@ -4,7 +4,7 @@
     python test_rgb.py -checkpoint 40 --mode S --test_noiseL 15 --test_data McMaster
     python test_rgb.py --mode B --test_data all --test_noiseL all --json results.json
     python test_rgb.py --weights FILE --test_data sample my_pictures --baseline --save_dir out
-    python test_rgb.py --mode R --test_data PolyU                               # real noise: pairs of pictures
+    python test_rgb.py --mode R --test_data val_pairs.h5 CC                     # real noise: pairs of pictures
 
 Noise: three draws a picture from a CPU generator seeded 12, PSNR averaged, not clipped, not rounded (the authors').
 Output clamped to [0, 1]; the loop is in evaluation.py, the command in testing.py.
@@ -18,7 +18,7 @@ from utils import run_script
 DEFAULTS = dict(
     test_data=["CBSD68"],  # names of folders in data_dir, any folders of pictures, or "sample"
     all_data=["CBSD68", "Kodak24", "McMaster"],  # what --test_data all stands for
-    real_data=["PolyU", "CC"],  # what --mode R tests where no --test_data is given
+    real_data=["CC"],  # what --mode R tests where no --test_data is given
     test_noiseL=[25],  # grey levels 0-255
     all_noiseL=[15, 25, 35, 50, 75],  # what --test_noiseL all stands for: the paper's
     mode="S",  # S: the network trained at the sigma of the test; B: the blind one; R: that of real noise, tested on pairs

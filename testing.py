@@ -129,11 +129,12 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict, chan
     option("--csv", metavar="FILE", help="write a row per picture there, as CSV")
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.set_defaults(**{key: value for key, value in defaults.items() if key not in ("all_data", "all_noiseL", "real_data")})
-    parser.set_defaults(test_data=None, pairs=None)
+    parser.set_defaults(test_data=None, test_noiseL=None, pairs=None)
     args = parser.parse_args(argv)
     real = args.mode == "R"
-    if real and (args.clip or args.repeats):
-        parser.error("--clip and --repeats are of synthetic noise, which --mode R has none of")
+    if real and (args.clip or args.repeats or args.test_noiseL):
+        parser.error("--test_noiseL, --clip and --repeats are of synthetic noise, which --mode R has none of")
+    args.test_noiseL = args.test_noiseL or defaults["test_noiseL"]
     if args.pairs and not real:
         parser.error(f"--pairs are of real noise: give --mode R, not {args.mode}")
     all_data = defaults["real_data" if real else "all_data"]
@@ -225,7 +226,8 @@ def find_model(
         epochs = utils.epochs_on_disk(weights_dir, run)
         path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
         shipped = utils.PRETRAINED / f"{run.removeprefix('model_')}.pth"
-        if not epochs and not checkpoint and shipped.is_file():
+        mistyped = weights_dir != "weights" and not Path(weights_dir).is_dir()
+        if not epochs and not checkpoint and not mistyped and shipped.is_file():
             print(f"there is no {run}_*.pth in {weights_dir}: taking {shipped.parent.name}/{shipped.name}")
             path = shipped
         elif not path.is_file():
@@ -244,7 +246,7 @@ def find_model(
 
 
 def folder_name(report: dict) -> str:
-    """The folder for a run's pictures, of set, noise, weights and protocol, so that no two runs share one."""
+    """The folder for a run's pictures, of set, noise, weights and protocol."""
     noise = "real" if report["sigma"] is None else f"sigma{report['sigma']:g}"
     protocol = report["protocol"].replace(", ", "_").replace(" ", "_")
     return "_".join(filter(None, [report["set"].strip("/."), noise, Path(report["weights"]).stem, protocol]))

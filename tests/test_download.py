@@ -113,7 +113,7 @@ def test_trouble_that_passes_is_overcome(server, tmp_path, trick):
 @pytest.mark.parametrize(
     ("trick", "attempts", "said"),
     [
-        ("404", 1, "answers 404 Not Found; asked for was http://127.0.0.1"),
+        ("404", 1, "answers 404 Not Found, to http://127.0.0.1"),
         ("503", 4, "answers 503 Service Unavailable (4 attempts)"),
         ("cut", 4, "broke off (4 attempts)"),
         ("wrong", 4, "something else than the file"),

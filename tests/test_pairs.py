@@ -100,13 +100,15 @@ def test_whole_scenes_are_set_aside(work):
     pairs, _ = find_pairs(["data/PolyU"], *PATTERNS)
     for count in (1, 2, 3, 4, 5):
         train, val = hold_out(pairs, count)
-        assert len(train) + len(val) == 6 and 0 < len(val) <= count
+        assert len(train) + len(val) == 6 and count / 2 <= len(val) <= count
         assert not {scene(pair.name) for pair in train} & {scene(pair.name) for pair in val}
         assert (train, val) == hold_out(pairs, count)
     with pytest.raises(SMNetError, match="cannot be set aside"):
         hold_out(pairs, 6)
     numbered = [PairFiles(f"img_{i}", Path(), Path()) for i in range(5)]  # one "scene": every pair is its own
     assert [len(part) for part in hold_out(numbered, 2)] == [3, 2]
+    with pytest.raises(SMNetError, match="2 scenes, of 1 to 5 pairs"):  # one pair is too few to validate on
+        hold_out([*numbered, PairFiles("cover", Path(), Path())], 4)
 
 
 def test_the_h5_file_keeps_pairs_together(work, capsys):
@@ -227,6 +229,7 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
         (dataset, ["--pairs", *PATTERNS]),
         (test_rgb_script, ["--mode", "R", "--clip"]),
         (test_rgb_script, ["--mode", "R", "--repeats", "2"]),
+        (test_rgb_script, ["--mode", "R", "--test_noiseL", "25"]),
         (test_rgb_script, ["--mode", "B", "--pairs", *PATTERNS]),
     ):
         with pytest.raises(SystemExit):
@@ -236,7 +239,7 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
         (["--mode", "R", "--test_data", "PolyU"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
         (["--mode", "R", "--test_data", "CC"], "python download.py CC"),
         (["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"], "no pair *_a*, *_b* in data/PolyU"),
-        (["--mode", "R"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
+        (["--mode", "R"], "python download.py CC"),
         (["--mode", "B", "--test_data", "val_pairs.h5"], "which --mode R and no other is for"),
         (["--mode", "R", "--test_data", str(rgb_h5[1])], "holds no pairs"),
     ):

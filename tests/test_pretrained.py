@@ -51,6 +51,32 @@ def test_a_pack_has_weights_log_and_card(packed, capsys):
         assert (trained(x) - shipped(x)).abs().max() < 5e-3
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_written(packed, tmp_path, monkeypatch, gray_h5):
+    before = {path.name: path.read_bytes() for path in packed.iterdir()}
+    words = ["--val_h5", str(gray_h5[1]), "--made_by", "x", "--data", "y", "-o", "shipped"]
+    log, weights = ["--log", "logs/model_gray_B.jsonl"], "trained/model_gray_B_2.pth"
+    (tmp_path / "other.jsonl").write_text('{"step": 1, "val_psnr": 20.0, "train_psnr": 20.0, "seconds": 1.0}\n')
+    utils.save_checkpoint("bare.pth", {"model": utils.load_model(weights).state_dict()})
+    for given, said in (
+        ([weights, "--log", "other.jsonl"], "is not the log of the run"),
+        (["bare.pth", *log], "does not say how it was trained"),
+        (["trained/model_gray_B_3.pth", *log, "--results", "r.json"], "has results of weights/model_gray_B_2.pth"),
+    ):
+        with pytest.raises(SMNetError, match=said):
+            pack.main([*given, *words])
+    monkeypatch.setattr(pack, "GREATEST_SIZE", 10)
+    with pytest.raises(SMNetError, match="more than"):
+        pack.main([weights, *log, *words])
+    assert {path.name: path.read_bytes() for path in packed.iterdir()} == before
+    monkeypatch.setattr(pack, "GREATEST_SIZE", 10**6)
+    monkeypatch.setattr(pack, "GREATEST_LOSS", -1)
+    assert pack.main([weights, *log, *words]) == 0
+    assert "single precision" in (packed / "gray_B.md").read_text()
+    content = torch.load(packed / "gray_B.pth", weights_only=True)["model"]
+    trained = torch.load(weights, weights_only=True)["model"]
+    assert all(torch.equal(content[name], value) for name, value in trained.items())
+
+
 def test_they_are_taken_where_there_are_no_others(packed, tmp_path, capsys):
     assert gray_script.main(["--mode", "B", "--test_data", "Set12", "--json", "x.json"]) == 0
     assert "there is no model_gray_B_*.pth in weights: taking shipped/gray_B.pth" in capsys.readouterr().out
@@ -60,6 +86,7 @@ def test_they_are_taken_where_there_are_no_others(packed, tmp_path, capsys):
     assert Path("photo_denoised.png").is_file()
     for words in (["-c", "2"], ["--mode", "S"]):  # asked for, and not there
         assert gray_script.main([*(["--mode", "B"] if "-c" in words else []), *words, "--test_data", "Set12"]) == 1
+    assert gray_script.main(["--mode", "B", "--test_data", "Set12", "--weights_dir", "wieghts"]) == 1
     (tmp_path / "trained").rename(tmp_path / "weights")
     assert gray_script.main(["--mode", "B", "--test_data", "Set12"]) == 0
     assert "weights/model_gray_B_3.pth" in capsys.readouterr().out

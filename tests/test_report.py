@@ -87,6 +87,9 @@ def ours_in(runs) -> set[str]:
 def test_two_networks_are_told_apart():
     runs = [run_of("a/one.pth"), run_of("a/two.pth"), run_of("c.pth", sigma=50), run_of("l25.pth", mode="S")]
     assert ours_in(runs) == {"ours-B, width 16 (one)", "ours-B, width 16 (two)", "ours-B, width 16 (c)", "ours-S, width 16"}
+    assert ours_in([run_of("a/x.pth"), run_of("a/x.pth")]) == {"ours-B, width 16"}  # measured twice
+    known = [run_of(f"{folder}/{level}.pth", mode="S", sigma=level) for folder, level in (("a", 25), ("b", 25), ("b", 50))]
+    assert ours_in(known) == {"ours-S, width 16 (a)", "ours-S, width 16 (b)"}
     assert ours_in([run_of("a/x.pth"), run_of("b/x.pth")]) == {"ours-B, width 16 (a/x.pth)", "ours-B, width 16 (b/x.pth)"}
     assert list(tables.short_names(["a/x.jsonl", "b/x.jsonl", "b/y.jsonl"]).values()) == ["a/x.jsonl", "b/x.jsonl", "y"]
     assert "| real noise |" in tables.markdown(tables.table_rows([run_of("r.pth", mode="R", sigma=None)]))
@@ -118,11 +121,13 @@ def test_the_box_is_where_the_detail_is():
 def test_what_cannot_be_used_is_named_and_the_rest_drawn(work, capsys):
     (work / "results" / "foreign.json").write_text('[{"a": 1}]')
     (work / "logs" / "broken.jsonl").write_text("x\n")
-    (work / "results" / "pictures" / "Set12_sigma15_model_gray_B_1" / "00_clean.png").unlink()
+    pictures = work / "results" / "pictures" / "Set12_sigma15_model_gray_B_1"
+    (pictures / "00_clean.png").unlink()
+    (pictures / "01_denoised.png").write_bytes((pictures / "01_clean.png").read_bytes())
     assert report.main([]) == 1
     err = capsys.readouterr().err
     assert "foreign.json: was not written by" in err and "broken.jsonl: is no training log" in err and "00_clean.png" in err
-    assert err.count("\n") == 3 and (work / "results" / "table.md").is_file()
+    assert "01_denoised.png: " in err and err.count("\n") == 4 and (work / "results" / "table.md").is_file()
 
 
 def test_nothing_to_draw_is_one_line(tmp_path, monkeypatch):
