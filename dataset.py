@@ -16,22 +16,21 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import h5py
 import numpy as np
 from tqdm import tqdm
 
-from pairs import PairFiles, by_scene, find_pairs, hold_out, read_pair
+from pairs import by_scene, find_pairs, hold_out
 from patches import PATCH_PAIRS, PATCHES, PICTURE_PAIRS, PICTURES
 from pictures import (
     SAMPLE_TEST,
     SAMPLE_TRAIN,
     Picture,
+    PictureFiles,
     download_advice,
     find_pictures,
-    read_picture,
     sample_pictures,
 )
 from utils import SMNetError, make_parser, number, replacing, run_script
@@ -145,17 +144,10 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     return args
 
 
-class PictureFile(NamedTuple):
-    """A picture that is still to be read."""
-
-    name: str
-    clean: Path
+Source = Picture | PictureFiles
 
 
-Source = Picture | PictureFile | PairFiles
-
-
-def choose_pairs(args: argparse.Namespace, skipped: list[str]) -> tuple[list[PairFiles], list[PairFiles], list[str]]:
+def choose_pairs(args: argparse.Namespace, skipped: list[str]) -> tuple[list[PictureFiles], list[PictureFiles], list[str]]:
     """(training pairs, validation pairs, lines to print); pictures without a partner are named and added to `skipped`.
 
     Raises:
@@ -200,7 +192,7 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
     else:
         # Numbers, where several folders are given: pictures of the same name stay apart.
         train = [
-            PictureFile(f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder)), path)
+            PictureFiles(f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder)), path)
             for i, folder in enumerate(folders)
             for path in find_pictures(folder)
         ]
@@ -222,7 +214,7 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
             f"{folder} is missing: validating on the {len(val)} sample test photographs instead{download_advice(folder)}"
         )
         return train, val, notes
-    return train, [PictureFile(str(path.relative_to(folder)), path) for path in find_pictures(folder)], notes
+    return train, [PictureFiles(str(path.relative_to(folder)), path) for path in find_pictures(folder)], notes
 
 
 def read_sources(sources: list[Source], *, channels: int, min_side: int, skipped: list[str]) -> Iterator[Picture]:
@@ -230,12 +222,7 @@ def read_sources(sources: list[Source], *, channels: int, min_side: int, skipped
     bar = tqdm(sources, unit="picture", disable=None)
     for source in bar:
         try:
-            if isinstance(source, PairFiles):
-                picture = read_pair(source, channels)
-            elif isinstance(source, PictureFile):
-                picture = Picture(source.name, read_picture(source.clean, channels))
-            else:
-                picture = source
+            picture = source if isinstance(source, Picture) else source.read(channels)
             _, height, width = picture.clean.shape
             if min(height, width) < min_side:
                 raise SMNetError(f"{source.name}: is {width}x{height}, smaller than {min_side}x{min_side}")

@@ -242,11 +242,6 @@ def fetch(file: File, session: requests.Session, *, mirror: str, stopped: thread
         temporary.write_bytes(content)
 
 
-def folder_of(url: str) -> str:
-    """The address of the folder that a file is in: the same for all files of a set, or nearly."""
-    return url.rpartition("/")[0]
-
-
 def receive(url: str, file: File, session: requests.Session, stopped: threading.Event) -> bytes:
     """What a server sends for a file, checked.
 
@@ -259,7 +254,9 @@ def receive(url: str, file: File, session: requests.Session, stopped: threading.
         if answer.status_code == 429 or answer.status_code >= 500:
             raise TryAgainError(f"answers {answer.status_code} {answer.reason}")
         if answer.status_code != 200:
-            raise SMNetError(f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}, to {folder_of(url)}/...")
+            raise SMNetError(
+                f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}, to {url.rpartition('/')[0]}/..."
+            )
         content = bytearray()
         for piece in answer.iter_content(1 << 16):
             content += piece

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import SMNet
-from pictures import Picture, add_test_noise, psnr, ssim, to_float
+from pictures import Picture, add_test_noise, psnr, ssim, to_float, to_uint8
 
 TEST_NOISE = {1: dict(seed=0, draws=1), 3: dict(seed=12, draws=3)}  # by channels
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
@@ -60,7 +60,7 @@ class Protocol:
     def measure(self, clean: Tensor, restored: Tensor, *, rounded: bool = True) -> tuple[float, float]:
         """(PSNR in dB, SSIM) of a (C, H, W) in [0, 1]; `rounded` False leaves out the rounding to 8 bits."""
         if self.quantize and rounded:
-            restored = (restored.clamp(0, 1) * 255).round() / 255
+            restored = to_float(to_uint8(restored))
         if self.y_channel:
             clean, restored = luma(clean), luma(restored)
         return psnr(clean, restored), ssim(clean, restored)
@@ -71,6 +71,11 @@ class Protocol:
 
 
 AUTHORS = Protocol()
+
+
+def noise_name(sigma: float | None) -> str:
+    """What the noise is called: "sigma 25", or "real noise" where sigma is None."""
+    return "real noise" if sigma is None else f"sigma {sigma:g}"
 
 
 def luma(picture: Tensor) -> Tensor:
@@ -109,8 +114,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     scores = []
-    what = "real noise" if sigma is None else f"sigma {sigma:g}"
-    for name, picture, partner in tqdm(pictures, desc=what, unit="picture", leave=False, disable=None):
+    for name, picture, partner in tqdm(pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None):
         clean = to_float(picture)
         draws, seconds = [], 0.0
         for i, noisy in enumerate(protocol.noisy_draws(clean, sigma) if partner is None else to_float(partner)[None]):

@@ -20,7 +20,7 @@ import torch
 
 import tables
 import utils
-from evaluation import averages, evaluate
+from evaluation import averages, evaluate, noise_name
 from models import SMNet
 from patches import read_pictures
 from utils import SMNetError, make_parser, replacing, run_script
@@ -118,7 +118,6 @@ def card(
         task = f"sigma {levels[0]:g}"
     else:
         task = f"blind, sigma {levels[0]:g} to {levels[1]:g}"
-    noise = "real noise" if content["val_sigma"] is None else f"sigma {content['val_sigma']:g}"
     seconds = f"; {fmean(run['mean']['seconds'] for run in runs):.2f} s a picture where it was tested" if runs else ""
     hours = log[-1]["seconds"] / 3600
     lines = [
@@ -131,7 +130,7 @@ def card(
         f"- command: `{args.made_by}`",
         f"- data: {args.data}",
         f"- training: {content['step']:,} steps, {hours:.2f} hours (validation not counted); log: {name}.jsonl",
-        f"- on the validation pictures: {content['val_psnr']:.3f} dB at {noise}",
+        f"- on the validation pictures: {content['val_psnr']:.3f} dB at {noise_name(content['val_sigma'])}",
         f"- SHA-256: `{hashlib.sha256(packed).hexdigest()}`",
     ]
     if runs:

@@ -3,23 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from pictures import SUFFIXES, Picture, find_pictures, read_picture
+from pictures import SUFFIXES, PictureFiles, find_pictures
 from utils import SMNetError
 
 
-class PairFiles(NamedTuple):
-    """The two files of a pair; `name` is what their names have in common."""
-
-    name: str
-    clean: Path
-    noisy: Path
-
-
-def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[list[PairFiles], list[str]]:
+def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[list[PictureFiles], list[str]]:
     """The pairs, sorted by name, and a line for each picture that has no partner.
 
     Args:
@@ -52,7 +43,7 @@ def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[l
         raise SMNetError(
             f"no pair {noisy}, {clean} in {where}: {len(theirs)} noisy pictures, {len(ours)} clean ones, none of one name"
         )
-    return [PairFiles(name, clean=ours[name], noisy=theirs[name]) for name in names], problems
+    return [PictureFiles(name, clean=ours[name], noisy=theirs[name]) for name in names], problems
 
 
 def named(folder: Path, word: str, other: str) -> Iterator[tuple[str, Path]]:
@@ -87,34 +78,21 @@ def match(path: Path, pattern: str) -> str | None:
     return "/".join([*([] if whole else path.parent.parts), "_".join(parts) or text])
 
 
-def read_pair(files: PairFiles, channels: int) -> Picture:
-    """Read both pictures.
-
-    Raises:
-        SMNetError: one cannot be read, or their sizes differ.
-    """
-    clean, noisy = read_picture(files.clean, channels), read_picture(files.noisy, channels)
-    if clean.shape != noisy.shape:
-        sizes = [f"{side.shape[2]}x{side.shape[1]}" for side in (noisy, clean)]
-        raise SMNetError(f"{files.noisy}: is {sizes[0]}, its clean partner {files.clean.name} is {sizes[1]}")
-    return Picture(files.name, clean, noisy)
-
-
 def scene(name: str) -> str:
     """The scene of a pair: its name without a number at the end, so that crops of one photograph stay together."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + (re.sub(r"[ _.-]*\d+$", "", last) or last)
 
 
-def by_scene(pairs: list[PairFiles]) -> dict[str, list[PairFiles]]:
+def by_scene(pairs: list[PictureFiles]) -> dict[str, list[PictureFiles]]:
     """The pairs of each scene; where all would be one scene (img_1, img_2, ...), every pair is one of its own."""
-    found: dict[str, list[PairFiles]] = {}
+    found: dict[str, list[PictureFiles]] = {}
     for pair in pairs:
         found.setdefault(scene(pair.name), []).append(pair)
     return found if len(found) > 1 else {pair.name: [pair] for pair in pairs}
 
 
-def hold_out(pairs: list[PairFiles], count: int) -> tuple[list[PairFiles], list[PairFiles]]:
+def hold_out(pairs: list[PictureFiles], count: int) -> tuple[list[PictureFiles], list[PictureFiles]]:
     """(pairs to train on, pairs set aside): whole scenes, drawn alike every time, that make up `count` pairs or fewer.
 
     Raises:

@@ -81,14 +81,14 @@ class PatchDataset(Dataset):
         self.noise_range, self.draws, self.seed = noise_range, draws, seed
         self.file = None
         with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
-            self.stored, _, stored_size, _ = file["patches"].shape
+            self.stored, _, self.stored_size, _ = file["patches"].shape
             self.pairs = file.attrs["kind"] == PATCH_PAIRS
             self.val_h5 = str(Path(path).parent / file.attrs["val_h5"]) if self.pairs else None
         if self.pairs and not allow_pairs:
             raise SMNetError(f"{path} holds pairs of real noise, which train_*_blind.py train on")
-        if patch_size > stored_size:
+        if patch_size > self.stored_size:
             raise SMNetError(
-                f"{path} holds patches of {stored_size}x{stored_size}, too small for --patch_size {patch_size}; "
+                f"{path} holds patches of {self.stored_size}x{self.stored_size}, too small for --patch_size {patch_size}; "
                 "give a smaller one, or make the file anew with a larger one"
             )
 
@@ -104,8 +104,8 @@ class PatchDataset(Dataset):
             self.file = open_h5(self.path, (PATCHES, PATCH_PAIRS), self.channels)
         # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders the epoch.
         rng = np.random.default_rng((self.seed, epoch, index + 1))
-        size, stored_size = self.patch_size, self.file["patches"].shape[-1]
-        top, left = rng.integers(stored_size - size + 1, size=2)
+        size = self.patch_size
+        top, left = rng.integers(self.stored_size - size + 1, size=2)
         orientation = rng.integers(8)
 
         def crop(name: str) -> np.ndarray:

@@ -41,6 +41,29 @@ class Picture(NamedTuple):
     noisy: np.ndarray | None = None
 
 
+class PictureFiles(NamedTuple):
+    """A picture that is still to be read: its file, and that of its real noisy partner, where it has one."""
+
+    name: str
+    clean: Path
+    noisy: Path | None = None
+
+    def read(self, channels: int) -> Picture:
+        """Read it.
+
+        Raises:
+            SMNetError: a file cannot be read, or the sizes of a pair differ.
+        """
+        clean = read_picture(self.clean, channels)
+        if self.noisy is None:
+            return Picture(self.name, clean)
+        noisy = read_picture(self.noisy, channels)
+        if clean.shape != noisy.shape:
+            sizes = [f"{side.shape[2]}x{side.shape[1]}" for side in (noisy, clean)]
+            raise SMNetError(f"{self.noisy}: is {sizes[0]}, its clean partner {self.clean.name} is {sizes[1]}")
+        return Picture(self.name, clean, noisy)
+
+
 def find_pictures(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """All picture files below `folder`, by their endings, sorted by path; links are followed, hidden ones passed over.
 
@@ -109,7 +132,7 @@ def write_picture(path: str | Path, picture: Tensor) -> None:
     Raises:
         SMNetError: `path` cannot be written.
     """
-    levels = (picture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    levels = to_uint8(picture)
     encoded = cv2.imencode(".png", np.ascontiguousarray(levels.transpose(1, 2, 0)[:, :, ::-1]))[1]
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
@@ -129,6 +152,11 @@ def sample_pictures(names: tuple[str, ...], channels: int) -> list[Picture]:
 def to_float(picture: np.ndarray) -> Tensor:
     """uint8 (C, H, W) array -> float32 tensor in [0, 1]."""
     return torch.from_numpy(picture).float() / 255
+
+
+def to_uint8(picture: Tensor) -> np.ndarray:
+    """Float tensor in [0, 1] (values outside are clamped) -> uint8 array of its shape, rounded."""
+    return (picture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 def add_test_noise(clean: Tensor, *, sigma: float, seed: int, draws: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import SMNet
+from pictures import to_uint8
 
 LABEL_HEIGHT = 20  # pixels above each panel
 GAP = 4  # pixels between panels
@@ -24,8 +25,8 @@ def sheet(panels: list[tuple[str, Tensor]], *, columns: int) -> np.ndarray:
     for i, (label, panel) in enumerate(panels):
         left, top = i % columns * (cell + GAP), i // columns * (height + LABEL_HEIGHT + GAP)
         draw.text((left + 2, top + 2), label, fill="black", font=font)
-        levels = (panel.clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
-        canvas.paste(Image.fromarray(levels.permute(1, 2, 0).numpy()), (left, top + LABEL_HEIGHT))
+        levels = to_uint8(panel.expand(3, -1, -1))
+        canvas.paste(Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0))), (left, top + LABEL_HEIGHT))
     return np.array(canvas)
 
 

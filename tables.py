@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluation import all_paper_results
+from evaluation import all_paper_results, noise_name
 
 NOT_METHODS = ("noisy",)  # never the best of a row
 
@@ -62,7 +62,7 @@ class Row(NamedTuple):
     @property
     def noise(self) -> str:
         """As the table has it: "sigma 25, clip"."""
-        return ", ".join(filter(None, ["real noise" if self.sigma is None else f"sigma {self.sigma:g}", self.protocol]))
+        return ", ".join(filter(None, [noise_name(self.sigma), self.protocol]))
 
 
 def row_of(run: dict) -> Row:

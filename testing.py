@@ -8,7 +8,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,16 +15,16 @@ from torch import Tensor
 
 import sheets
 import utils
-from evaluation import AUTHORS, Protocol, Score, averages, evaluate, paper_results
+from evaluation import AUTHORS, Protocol, Score, averages, evaluate, noise_name, paper_results
 from models import SMNet
-from pairs import find_pairs, read_pair
+from pairs import find_pairs
 from patches import read_pictures
 from pictures import (
     SAMPLE_TEST,
     Picture,
+    PictureFiles,
     download_advice,
     find_pictures,
-    read_picture,
     sample_pictures,
     to_float,
     write_picture,
@@ -179,26 +178,20 @@ def load_set(
     if pairs:
         files, without_partner = find_pairs([folder], *pairs)
         problems += [f"skipped {problem}" for problem in without_partner]
-        readers = [partial(read_pair, pair, channels) for pair in files]
     else:
         paths = find_pictures(folder)
         stems = [path.relative_to(folder).with_suffix("") for path in paths]
         names = [str(s) if stems.count(s) == 1 else str(path.relative_to(folder)) for path, s in zip(paths, stems)]
-        readers = [partial(read_named, name, path, channels) for name, path in zip(names, paths)]
+        files = [PictureFiles(name, path) for name, path in zip(names, paths)]
     pictures = []
-    for read in readers:
+    for file in files:
         try:
-            pictures.append(read())
+            pictures.append(file.read(channels))
         except SMNetError as error:
             problems.append(f"skipped {error}")
     if not pictures:
-        raise SMNetError(f"none of the {len(readers)} {'pairs' if pairs else 'pictures'} in {folder} can be read")
+        raise SMNetError(f"none of the {len(files)} {'pairs' if pairs else 'pictures'} in {folder} can be read")
     return pictures
-
-
-def read_named(name: str, path: Path, channels: int) -> Picture:
-    """A picture from a file."""
-    return Picture(name, read_picture(path, channels))
 
 
 def find_model(
@@ -275,10 +268,9 @@ def table(report: dict, scores: list[Score]) -> str:
     epoch = f"epoch {report['epoch']}, " if report["epoch"] else ""
     ours = f"SMNet-{report['mode']}"
     beside = ours in report["paper"]
-    noise = "real noise" if report["sigma"] is None else f"sigma {report['sigma']:g}"
     protocol = f"; {report['protocol']}" if report["protocol"] else ""
     lines = [
-        f"{report['set']}, {noise}, {report['weights']} ({epoch}width {report['width']}){protocol}",
+        f"{report['set']}, {noise_name(report['sigma'])}, {report['weights']} ({epoch}width {report['width']}){protocol}",
         " " * first + "".join(f"{method:>17}" for method in methods) + f"   paper's {ours}" * beside,
         "picture".ljust(first) + "      PSNR   SSIM" * len(methods) + "   PSNR".rjust(18) * beside,
     ]

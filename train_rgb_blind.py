@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         args.train_h5, channels=3, patch_size=args.patch_size, noise_range=args.noise_range, draws=args.draws, seed=args.seed,
         allow_pairs=True,
     )  # fmt: skip
-    if train_set.pairs and args.val_h5 == DEFAULTS["val_h5"]:  # not given: the pairs that were set aside
-        args.val_h5 = train_set.val_h5
+    if train_set.pairs:
+        training.turn_to_pairs(args, train_set, defaults=DEFAULTS)
     val_pictures = read_pictures(args.val_h5, channels=3, pairs=train_set.pairs)
     name = run_name(3, noiseL=None, real=train_set.pairs)
     return training.fit(model, train_set, val_pictures, name=name, args=args)

@@ -111,6 +111,13 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     return args
 
 
+def turn_to_pairs(args: argparse.Namespace, train_set: PatchDataset, *, defaults: dict) -> None:
+    """Real noise has no sigma, and is validated on the pairs that were set aside where no other --val_h5 is given."""
+    args.noise_range = args.val_noiseL = None
+    if args.val_h5 == defaults["val_h5"]:
+        args.val_h5 = train_set.val_h5
+
+
 # ------------------------------------------------------------------------------------------------------------ the loop
 
 
@@ -125,8 +132,6 @@ def fit(model: SMNet, train_set: PatchDataset, val_pictures: list[Picture], *, n
         SMNetError: nothing to continue from, an earlier run's files in the way, settings that differ from the state's, too few
             patches for a batch, a loss that is no number, or a folder that cannot be written.
     """
-    if train_set.pairs:
-        args.noise_range = args.val_noiseL = None
     device = distributed.pick_device(args.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
     with distributed.processes(device):

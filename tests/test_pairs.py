@@ -20,9 +20,9 @@ import train_gray_blind
 import train_rgb_blind
 import utils
 from models import SMNet
-from pairs import PairFiles, find_pairs, hold_out, match, scene
+from pairs import find_pairs, hold_out, match, scene
 from patches import PatchDataset, read_pictures
-from pictures import to_float
+from pictures import PictureFiles, to_float
 from utils import SMNetError
 
 
@@ -105,10 +105,10 @@ def test_whole_scenes_are_set_aside(work):
         assert (train, val) == hold_out(pairs, count)
     with pytest.raises(SMNetError, match="cannot be set aside"):
         hold_out(pairs, 6)
-    numbered = [PairFiles(f"img_{i}", Path(), Path()) for i in range(5)]  # one "scene": every pair is its own
+    numbered = [PictureFiles(f"img_{i}", Path(), Path()) for i in range(5)]  # one "scene": every pair is its own
     assert [len(part) for part in hold_out(numbered, 2)] == [3, 2]
     with pytest.raises(SMNetError, match="2 scenes, of 1 to 5 pairs"):  # one pair is too few to validate on
-        hold_out([*numbered, PairFiles("cover", Path(), Path())], 4)
+        hold_out([*numbered, PictureFiles("cover", Path(), Path())], 4)
 
 
 def test_the_h5_file_keeps_pairs_together(work, capsys):
