@@ -17,13 +17,13 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import DenseBlock, FusionBlock, ImageMemory, NoiseMemory, NonLocalBlock, SMNet
+from models import DenseBlock, FusingConv2d, ImageMemory, NoiseMemory, NonLocalBlock, SMNet
 from utils import make_parser, number, peak_memory, pick_device, reuse_memory, run_script
 
 # ------------------------------------------------------------------------------------------------------------
@@ -72,11 +72,11 @@ class PlainDenseBlock(DenseBlock):
         return fused + x if self.skip else fused
 
 
-class PlainFusionBlock(FusionBlock):
+class PlainFusingConv2d(FusingConv2d):
     """One concatenation of all maps."""
 
-    def fuse(self, maps: Iterator[Tensor]) -> Tensor:
-        return self.pointwise(torch.cat(list(maps), dim=1))
+    def forward(self, maps: Iterable[Tensor]) -> Tensor:
+        return nn.Conv2d.forward(self, torch.cat(list(maps), dim=1))
 
 
 class PlainNoiseMemory(NoiseMemory):
@@ -101,7 +101,7 @@ def plain_reference(model: SMNet) -> SMNet:
         for ours, theirs in (
             (NonLocalBlock, PlainNonLocalBlock),
             (DenseBlock, PlainDenseBlock),
-            (FusionBlock, PlainFusionBlock),
+            (FusingConv2d, PlainFusingConv2d),
             (NoiseMemory, PlainNoiseMemory),
             (ImageMemory, PlainImageMemory),
         ):

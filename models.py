@@ -8,13 +8,14 @@ code and weights, which differ from the paper's drawing: three dense blocks per 
 on the stems.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 MIN_SIDE = 28  # pixels; below this some region of the 4 x 4 grid is too small to be pooled
+STRIP_BYTES, STRIP_ROWS = 2**23, 64  # of a map that a dense block computes at a time on CPU, about; and at least
 
 
 class NonLocalBlock(nn.Module):
@@ -111,6 +112,24 @@ class PointwiseSum:
         return self.total.unflatten(0, self.shape).permute(0, 3, 1, 2)
 
 
+class FusingConv2d(nn.Conv2d):
+    """A 1x1 convolution of the concatenation of `maps` x (N, width, H, W) -> (N, width, H, W).
+
+    Without gradients they are added up as they come, so that none of them need be kept.
+    """
+
+    def __init__(self, width: int, maps: int):
+        super().__init__(maps * width, width, 1)
+
+    def forward(self, maps: Iterable[Tensor]) -> Tensor:
+        if torch.is_grad_enabled():
+            return super().forward(torch.cat(list(maps), dim=1))
+        fused = PointwiseSum(self)
+        for new in maps:
+            fused.add(new)
+        return fused.result()
+
+
 class DenseBlock(nn.Module):
     """The paper's dense block: four 3x3 convolutions with ReLU, each on all that came before, then a 1x1 fusion.
 
@@ -129,9 +148,25 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            return self.by_parts(x)
+            return self.by_strips(x)
         fused = self.by_concatenation(x)
         return fused.add_(x) if self.skip else fused
+
+    def by_strips(self, x: Tensor) -> Tensor:
+        """All of it without gradients. Large maps on CPU are cut into horizontal strips: what is in between stays small."""
+        height = x.shape[2]
+        strips = 1
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():  # nor exporting, where the height is to stay free
+            strips = min(round(x.numel() * x.element_size() / STRIP_BYTES), height // STRIP_ROWS)
+        if strips < 2:
+            return self.by_parts(x)
+        result = torch.empty_like(x)
+        rows, halo = -(-height // strips), self.LAYERS  # what is false at a strip's edge moves inwards by a row a convolution
+        for top in range(0, height, rows):
+            start = max(0, top - halo)
+            part = self.by_parts(x[:, :, start : top + rows + halo])
+            result[:, :, top : top + rows] = part[:, :, top - start :][:, :, :rows]
+        return result
 
     def by_concatenation(self, x: Tensor) -> Tensor:
         """The fused maps, before the skip."""
@@ -219,20 +254,11 @@ class FusionBlock(nn.Module):
 
     def __init__(self, width: int, maps: int):
         super().__init__()
-        self.pointwise = nn.Conv2d(maps * width, width, 1)
+        self.pointwise = FusingConv2d(width, maps)
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, maps: Iterator[Tensor]) -> Tensor:
-        return self.conv(self.fuse(maps))
-
-    def fuse(self, maps: Iterator[Tensor]) -> Tensor:
-        """The 1x1 convolution; without gradients map by map, so that none need be kept."""
-        if torch.is_grad_enabled():
-            return self.pointwise(torch.cat(list(maps), dim=1))
-        fused = PointwiseSum(self.pointwise)
-        for new in maps:
-            fused.add(new)
-        return fused.result()
+    def forward(self, maps: Iterable[Tensor]) -> Tensor:
+        return self.conv(self.pointwise(maps))
 
 
 class NoiseMemory(nn.Module):
@@ -249,7 +275,7 @@ class NoiseMemory(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1))
         self.encoder = nn.ModuleList(DenseBlock(width, growth) for _ in self.GRIDS)
         self.decoder = nn.ModuleList(NoiseAwareBlock(width, growth, grid) for grid in self.GRIDS)
-        self.merges = nn.ModuleList(nn.Conv2d(maps * width, width, 1) for maps in (2, 2, 3))
+        self.merges = nn.ModuleList(FusingConv2d(width, maps) for maps in (2, 2, 3))
         self.head = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -265,8 +291,7 @@ class NoiseMemory(nn.Module):
         for block, merge in zip(self.decoder, self.merges):
             skip = skips.pop()
             features = unpool(block(features), indices.pop(), skip)
-            maps = [skip, features] if skips else [skip, features, unpooled]
-            features = merge(torch.cat(maps, dim=1))
+            features = merge([skip, features] if skips else [skip, features, unpooled])
         return torch.tanh(self.tail(features))
 
     def tail(self, features: Tensor) -> Tensor:

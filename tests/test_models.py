@@ -3,6 +3,7 @@
 import re
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import models
 import utils
 from models import ImageMemory, NonLocalBlock, SMNet
 
@@ -136,6 +138,21 @@ def test_small_pictures_are_mirrored_to_28_and_cropped():
     with torch.inference_mode():
         expected = model(torch.from_numpy(padded)[None, None])[..., :20, :17]
         torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("batch, height, width", [(1, 128, 20), (1, 201, 33), (2, 300, 17)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+def test_dense_blocks_in_strips_give_the_same(batch, height, width, memory_format, monkeypatch):
+    torch.manual_seed(0)
+    block = models.DenseBlock(8, 4).to(memory_format=memory_format)
+    x = torch.randn(batch, 8, height, width).contiguous(memory_format=memory_format)
+    with torch.inference_mode():
+        whole = block(x)
+        monkeypatch.setattr(models, "STRIP_BYTES", 1)
+        monkeypatch.setattr(models.DenseBlock, "by_parts", counted := Mock(side_effect=block.by_parts))
+        strips = block(x)
+    assert counted.call_count == height // 64
+    assert torch.allclose(strips, whole, atol=1e-6)
 
 
 def test_pictures_in_a_batch_do_not_mix():
