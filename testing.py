@@ -221,8 +221,8 @@ def find_model(
         shipped = utils.PRETRAINED / f"{run.removeprefix('model_')}.pth"
         mistyped = weights_dir != "weights" and not Path(weights_dir).is_dir()
         if not epochs and not checkpoint and not mistyped and shipped.is_file():
-            print(f"there is no {run}_*.pth in {weights_dir}: taking {shipped.parent.name}/{shipped.name}")
-            path = shipped
+            path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
+            print(f"there is no {run}_*.pth in {weights_dir}: taking {path}")
         elif not path.is_file():
             there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
             command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"

@@ -9,6 +9,7 @@ import torch
 
 import dataset
 import dataset_gray
+import utils
 
 torch.set_num_threads(2)
 
@@ -41,6 +42,12 @@ def build_h5(folder, script, channels: int) -> tuple[Path, Path]:
     words = ["--train_dir", train, "--val_dir", val, "--train_h5", files[0], "--val_h5", files[1], "--patch_size", "48"]
     assert script.main([str(word) for word in words]) == 0
     return files
+
+
+@pytest.fixture(autouse=True)
+def nothing_pretrained(tmp_path, monkeypatch):
+    """The weights that come with the project are out of the way: what a test does not make, it does not find."""
+    monkeypatch.setattr(utils, "PRETRAINED", tmp_path / "pretrained")
 
 
 @pytest.fixture(scope="session")
