@@ -94,12 +94,16 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     text = "epoch after which to continue, 0: start afresh (default: 0)"
     parser.add_argument("-c", "-checkpoint", "--checkpoint", type=number(int, 0), default=0, metavar="N", help=text)
     parser.add_argument("--resume", action="store_true", help="continue from the newest training state")
-    parser.add_argument("--init", metavar="FILE", help="start afresh from these weights, of the same width (a .pth file)")
+    parser.add_argument(
+        "--init", metavar="FILE", help="start from these weights, of the same width (a .pth file); not read again by --resume"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's files")
     args = parser.parse_args(argv)
 
-    if bool(args.init) + args.resume + bool(args.checkpoint) > 1:
-        parser.error("--init starts from given weights, --resume and --checkpoint continue: give one of them")
+    if args.checkpoint and (args.init or args.resume):
+        parser.error("--checkpoint continues after an epoch, --resume from the newest state, --init starts: give one of them")
+    if args.resume:
+        args.init = None  # so that the same command with --resume goes on
     if args.width % 2:
         parser.error(f"--width {args.width} is odd: it must be even")
     low, high = args.noise_range = [args.noiseL] * 2 if "noiseL" in args else list(args.noiseL_range)

@@ -348,6 +348,17 @@ def test_init_starts_from_given_weights(train_args, tmp_path):
     assert_same_weights(final_weights(tmp_path, "model_gray_B_1.pth"), final_weights(tmp_path, "model_gray_L25_1.pth"))
 
 
+def test_a_run_from_given_weights_goes_on_by_the_same_command(train_args, tmp_path, capsys):
+    train_gray.main([*train_args, "--epochs", "1"])
+    words = [*train_args, "--init", str(tmp_path / "weights" / "model_gray_L25_1.pth")]
+    train_gray_blind.main([*words, "--epochs", "1"])
+    train_gray_blind.main([*words, "--epochs", "2", "--resume"])
+    assert "resumed after 1 epochs, at step 3" in capsys.readouterr().out
+    train_gray_blind.main([*words, "--epochs", "2", *folders(tmp_path / "at_once")])
+    at_once = final_weights(tmp_path / "at_once", "model_gray_B_2.pth")
+    assert_same_weights(final_weights(tmp_path, "model_gray_B_2.pth"), at_once)
+
+
 def test_a_known_level_is_the_blind_one_with_low_equal_high(train_args, tmp_path):
     train_gray.main([*train_args, "--epochs", "1", "--noiseL", "25"])
     train_gray_blind.main([*train_args, "--epochs", "1", "--noiseL_range", "25", "25"])
@@ -516,7 +527,7 @@ def test_mistakes_are_a_line_or_two(train_args, gray_h5, tmp_path):
     assert "the last weights there: -c 3" in error("--resume")
 
 
-WRONG = """--noiseL 256; --noiseL x; --batchsize 0; --width 5; --resume -c 3; --lr nan; --lr -1; --resume --init x; --ema 1;
+WRONG = """--noiseL 256; --noiseL x; --batchsize 0; --width 5; --resume -c 3; --lr nan; --lr -1; -c 1 --init x; --ema 1;
     --noise 25; --optimizer sgd; --seed -1; --seed 99999999999999999999; --lr inf; --betas 0.9"""
 
 
