@@ -227,8 +227,10 @@ def find_model(
             there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
             command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
             command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
+            others = [file.stem for file in sorted(utils.PRETRAINED.glob(f"{kind}_*.pth"))]
+            also = f" ({utils.PRETRAINED.name}/ has {', '.join(others)})" if others else ""
             raise SMNetError(
-                f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE"
+                f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE{also}"
             )
     content = utils.read_checkpoint(path)
     model = utils.model_from_checkpoint(content, path).eval()

@@ -86,6 +86,7 @@ def test_they_are_taken_where_there_are_no_others(packed, tmp_path, capsys):
     assert Path("photo_denoised.png").is_file()
     for words in (["-c", "2"], ["--mode", "S"]):  # asked for, and not there
         assert gray_script.main([*(["--mode", "B"] if "-c" in words else []), *words, "--test_data", "Set12"]) == 1
+        assert "(shipped/ has gray_B)" in capsys.readouterr().err
     assert gray_script.main(["--mode", "B", "--test_data", "Set12", "--weights_dir", "wieghts"]) == 1
     (tmp_path / "trained").rename(tmp_path / "weights")
     assert gray_script.main(["--mode", "B", "--test_data", "Set12"]) == 0
