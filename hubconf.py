@@ -2,21 +2,35 @@
 
     model = torch.hub.load(".", "smnet_gray_blind", source="local")        # in a clone of this repository
     model = torch.hub.load(".", "smnet_rgb", source="local", sigma=25)
-    denoised = model(noisy)                                                # (N, C, H, W) in [0, 1], any size
+    with torch.inference_mode():
+        denoised = model(noisy)                                            # (N, C, H, W) in [0, 1], any size
 
 All are in eval mode. The cards beside the weights say how they were trained and what they reach.
 """
 
 import pathlib
+import sys
 
 import torch
 
-import models
-import utils
-
 dependencies = ["torch"]
-if pathlib.Path(utils.__file__).parent != pathlib.Path(__file__).parent:
-    raise ImportError(f"the module {utils.__file__} is in the way of SMNet's utils.py; load SMNet in a process of its own")
+if not hasattr(torch.compiler, "is_exporting"):
+    raise ImportError(f"SMNet needs PyTorch 2.9 or later, this is {torch.__version__}")
+
+# Many programs have modules called models and utils. Ours are imported without taking these names from them.
+_file = pathlib.Path(getattr(sys.modules.get("utils"), "__file__", None) or "/")
+if _file.resolve() == pathlib.Path(__file__).resolve().with_name("utils.py"):
+    import models
+    import utils
+else:
+    _theirs = {name: sys.modules.pop(name, None) for name in ("models", "utils")}
+    import models
+    import utils
+
+    for _name, _module in _theirs.items():
+        del sys.modules[_name]
+        if _module is not None:
+            sys.modules[_name] = _module
 
 
 def smnet_gray_blind(device: str | torch.device = "cpu") -> models.SMNet:
@@ -40,10 +54,13 @@ def smnet_rgb(sigma: float = 25, device: str | torch.device = "cpu") -> models.S
 
 
 def _shipped(channels: int, sigma: float | None, device: str | torch.device) -> models.SMNet:
-    """The network for a noise level (None: blind).
+    """The network for a noise level (None: blind) on a device, as `torch.device` takes.
 
     Raises:
         SMNetError: there are no such weights in pretrained/.
     """
-    file = f"{utils.run_name(channels, sigma).removeprefix('model_')}.pth"
-    return utils.load_model(utils.PRETRAINED / file, utils.pick_device(str(device)))
+    file = utils.PRETRAINED / f"{utils.run_name(channels, sigma).removeprefix('model_')}.pth"
+    if not file.is_file():
+        there = sorted(path.stem for path in utils.PRETRAINED.glob("*.pth"))
+        raise utils.SMNetError(f"{file.name} does not come with SMNet; {utils.describe(there, file.parent)}")
+    return utils.load_model(file, device)

@@ -1,7 +1,8 @@
 """Make a small file of trained weights for others, with a card that says where it comes from: what lies in pretrained/.
 
     python pack.py weights/model_gray_B_19.pth --log logs/model_gray_B.jsonl --val_h5 val_gray_data.h5 \\
-        --results results/gray_B.json --made_by "python train_gray_blind.py --width 16 ..." --data "BSDS500 train and test"
+        --results results/gray_B.json --made_by "python train_gray_blind.py --width 16 ..." --data "BSDS500 train and test" \\
+        --commit 0123456789
 
 Writes pretrained/gray_B.pth (weights alone, in half precision where that changes the validation PSNR by at most 0.005 dB),
 gray_B.jsonl (the log) and gray_B.md (the card: commit, command, data, hours, PSNR, SHA-256).
@@ -12,7 +13,6 @@ import hashlib
 import io
 import json
 import re
-import subprocess
 from pathlib import Path
 from statistics import fmean
 
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     problems: list[str] = []
     log = tables.read_log(Path(args.log), problems)
     runs = [run for path in args.results for run in tables.read_runs(Path(path), problems)]
-    foreign = [run["weights"] for run in runs if Path(run["weights"]).name != Path(args.weights).name]
+    expected = (Path(args.weights).name, content["epoch"], model.width)
+    foreign = [run["weights"] for run in runs if (Path(run["weights"]).name, run["epoch"], run["width"]) != expected]
     if foreign:
         problems.append(f"{', '.join(args.results)}: has results of {foreign[0]}, not of {args.weights}")
     if problems:
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     halves = {key: value.half() for key, value in model.state_dict().items()}
     half = utils.model_from_checkpoint({"model": halves}, args.weights)
     loss = validate(model, args.val_h5, content["val_sigma"]) - validate(half, args.val_h5, content["val_sigma"])
+    loss = round(loss, 4) + 0.0  # never minus zero
     in_half = loss <= GREATEST_LOSS
     weights = halves if in_half else model.state_dict()
     about = {key: content[key] for key in ("epoch", "step", "noise_range", "val_psnr", "val_sigma")}
@@ -85,18 +87,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--results", nargs="*", default=[], metavar="JSON", help="what test_*.py --json wrote, for the card")
     option("--made_by", required=True, metavar="COMMAND", help="the command that trained them, for the card")
     option("--data", required=True, metavar="TEXT", help="what they were trained on, for the card")
-    option("--commit", metavar="HASH", help="commit of the code that trained them (default: the one checked out)")
+    option("--commit", required=True, metavar="HASH", help="commit of the code that trained them, for the card")
     option("--name", metavar="NAME", help="of the file (default: that of the weights without model_ and epoch)")
     option("-o", "--output", default="pretrained", metavar="DIR", help="folder to write to (default: %(default)s)")
-    args = parser.parse_args(argv)
-    if not args.commit:
-        folder = str(Path(__file__).parent)
-        try:
-            git = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            parser.error("this is no git checkout: give --commit")
-        args.commit = git.stdout.strip()
-    return args
+    return parser.parse_args(argv)
 
 
 def validate(model: SMNet, val_h5: str, sigma: float | None) -> float:
