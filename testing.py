@@ -81,7 +81,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             temporary.write_text(json.dumps(content, indent=1) + "\n")
     if args.csv and reports:
         with utils.replacing(args.csv) as temporary:
-            temporary.write_text(as_csv(reports))
+            temporary.write_text(as_csv(reports), encoding="utf-8")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -106,7 +106,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict, chan
     option("--mode", choices=["S", "B", "R"], help=f"{text} (default: %(default)s)")
     text = "mode R: patterns of the names of noisy and clean pictures in a test set, or two folders in it"
     option("--pairs", nargs=2, metavar=("NOISY", "CLEAN"), help=f"{text} (default: {' '.join(defaults['pairs'])})")
-    text = "epoch of the weights in --weights_dir (default: the highest there)"
+    text = "epoch of the weights in --weights_dir (default: the highest there; where there are none, those in pretrained/)"
     option("-c", "-checkpoint", "--checkpoint", type=number(int, 1), metavar="N", help=text)
     option("--weights", metavar="FILE", help="the weights to use, ours or the authors', whatever --mode says (a .pth file)")
     option("--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s)")
@@ -204,7 +204,7 @@ def find_model(
         channels: of the pictures, 1 or 3.
         noiseL: sigma that it was trained at, grey levels.
         weights: a .pth file that is taken instead.
-        weights_dir: folder that train_*.py wrote to; where it has none for this noise, those in pretrained/ are taken.
+        weights_dir: folder that train_*.py wrote to; where that is `weights` and has none, those in pretrained/ are taken.
         checkpoint: epoch; None: the highest there.
         real: the network that was trained on pairs of real noise.
 
@@ -219,16 +219,15 @@ def find_model(
         epochs = utils.epochs_on_disk(weights_dir, run)
         path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
         shipped = utils.PRETRAINED / f"{run.removeprefix('model_')}.pth"
-        mistyped = weights_dir != "weights" and not Path(weights_dir).is_dir()
-        if not epochs and not checkpoint and not mistyped and shipped.is_file():
+        if not epochs and not checkpoint and Path(weights_dir) == Path("weights") and shipped.is_file():
             path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
-            print(f"there is no {run}_*.pth in {weights_dir}: taking {path}")
+            print(f"there is no {run}_N.pth in {weights_dir}, N an epoch: taking {path}")
         elif not path.is_file():
             there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
             command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
             command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
             others = [file.stem for file in sorted(utils.PRETRAINED.glob(f"{kind}_*.pth"))]
-            also = f" ({utils.PRETRAINED.name}/ has {', '.join(others)})" if others else ""
+            also = f" ({utils.PRETRAINED} has {', '.join(others)})" if others else ""
             raise SMNetError(
                 f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE{also}"
             )
@@ -237,7 +236,12 @@ def find_model(
     if model.channels != channels:
         theirs = "RGB" if model.channels == 3 else "gray"
         raise SMNetError(f"{path} is for {theirs} pictures, not {'gray' if channels == 1 else 'RGB'} ones")
-    return model, {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
+    about = {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
+    if "noise_range" in content:  # it says itself what it was trained for
+        levels = content["noise_range"]
+        about["noise_range"] = levels
+        about["mode"] = "R" if levels is None else "S" if levels[0] == levels[1] else "B"
+    return model, about
 
 
 def folder_name(report: dict) -> str:
@@ -271,8 +275,12 @@ def table(report: dict, scores: list[Score]) -> str:
     ours = f"SMNet-{report['mode']}"
     beside = ours in report["paper"]
     protocol = f"; {report['protocol']}" if report["protocol"] else ""
+    trained = report.get("noise_range")
+    about = f"{epoch}width {report['width']}"
+    if report["mode"] == "S" and trained and trained[0] != report["sigma"]:
+        about += f", trained at sigma {trained[0]:g}"
     lines = [
-        f"{report['set']}, {noise_name(report['sigma'])}, {report['weights']} ({epoch}width {report['width']}){protocol}",
+        f"{report['set']}, {noise_name(report['sigma'])}, {report['weights']} ({about}){protocol}",
         " " * first + "".join(f"{method:>17}" for method in methods) + f"   paper's {ours}" * beside,
         "picture".ljust(first) + "      PSNR   SSIM" * len(methods) + "   PSNR".rjust(18) * beside,
     ]
