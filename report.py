@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = table_rows(runs)
         for path, text in ((folder / "table.md", markdown(rows)), (folder / "table.tex", latex(rows))):
             with replacing(path) as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
             written.append(path)
         print(markdown(rows))
         for name, protocol in dict.fromkeys((row.set, row.protocol) for row in rows if row.sigma is not None):

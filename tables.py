@@ -85,11 +85,17 @@ def label(run: dict) -> str:
 def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
     """PSNR in dB by method for each row, sets in the order of the runs, sigmas rising; ours come last.
 
-    Two networks of one label are told apart by their files. The paper's figures stand where the protocol was the authors'.
+    Networks of one label that meet in a row are told apart by their files, or folders where that is enough in mode S, which has
+    a file for each sigma. The paper's figures stand where the protocol was the authors'.
     """
+    files: dict[tuple[str, Row], set[str]] = {}
+    for run in runs:
+        files.setdefault((label(run), row_of(run)), set()).add(run["weights"])
+    meeting = {ours: [f for (its, _), f in files.items() if its == ours and len(f) > 1] for ours in map(label, runs)}
 
-    def origin(run: dict) -> str:  # mode S has a file for each sigma, in one folder
-        return str(Path(run["weights"]).parent) if run["mode"] == "S" else run["weights"]
+    def origin(run: dict) -> str:
+        by_folder = run["mode"] == "S" and all(len({Path(f).parent for f in few}) == len(few) for few in meeting[label(run)])
+        return str(Path(run["weights"]).parent) if by_folder else run["weights"]
 
     origins: dict[str, dict[str, None]] = {}  # of each label, in the order of the runs
     for run in runs:
@@ -100,7 +106,7 @@ def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
         row = rows.setdefault(row_of(run), {})
         means = {method: value for method, value in run["mean"]["psnr"].items() if value is not None}  # null: equal pictures
         ours = label(run)
-        if len(origins[ours]) > 1:
+        if meeting[ours]:
             ours += f" ({short_names(origins[ours])[origin(run)]})"
         row |= {method: value for method, value in means.items() if method != "SMNet"}
         if not run["protocol"]:

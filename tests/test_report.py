@@ -90,6 +90,9 @@ def test_two_networks_are_told_apart():
     assert ours_in([run_of("a/x.pth"), run_of("a/x.pth")]) == {"ours-B, width 16"}  # measured twice
     known = [run_of(f"{folder}/{level}.pth", mode="S", sigma=level) for folder, level in (("a", 25), ("b", 25), ("b", 50))]
     assert ours_in(known) == {"ours-S, width 16 (a)", "ours-S, width 16 (b)"}
+    assert ours_in(known[1:]) == {"ours-S, width 16"}  # a file for each sigma
+    epochs = [run_of(f"a/{name}.pth", mode="S") for name in ("L25_5", "L25_50")]
+    assert ours_in(epochs) == {"ours-S, width 16 (L25_5)", "ours-S, width 16 (L25_50)"}
     assert ours_in([run_of("a/x.pth"), run_of("b/x.pth")]) == {"ours-B, width 16 (a/x.pth)", "ours-B, width 16 (b/x.pth)"}
     assert list(tables.short_names(["a/x.jsonl", "b/x.jsonl", "b/y.jsonl"]).values()) == ["a/x.jsonl", "b/x.jsonl", "y"]
     assert "| real noise |" in tables.markdown(tables.table_rows([run_of("r.pth", mode="R", sigma=None)]))
