@@ -6,8 +6,9 @@
     python denoise.py photo.jpg --real                   # the network trained on pairs of real noise
     python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
 
-Gray pictures go through the gray network and colour ones through the RGB network in --weights_dir. 8 or 16 bits, alpha, EXIF,
-ICC profile, resolution and format stay as they are. Exit status: 0, 1 if a picture was skipped, 2 for wrong arguments.
+Gray pictures go through the gray network and colour ones through the RGB network in --weights_dir, or where that has none in
+pretrained/. 8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay as they are. Exit status: 0, 1 if a picture was
+skipped, 2 for wrong arguments.
 """
 
 import argparse
@@ -72,7 +73,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--real", action="store_true", help="the network trained on pairs of real noise, in place of the blind one")
     text = "the weights to use, ours or the authors'; one file, or one for gray and one for RGB"
     option("--weights", nargs="+", metavar="FILE", help=text)
-    option("--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s)")
+    option(
+        "--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s, else pretrained/)"
+    )
     text = (
         "GB that the network may take: what fits is denoised whole (default: half of what is free, and tiles, which are faster)"
     )
@@ -113,18 +116,30 @@ def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[tuple[Path,
             jobs += [(path, root / path.relative_to(given)) for path in find_pictures(given, FORMATS)]
         except SMNetError as error:
             problems.append(str(error))
-    sources, targets, kept = {source.resolve() for source, _ in jobs}, set(), []
+    sources, taken, kept = {source.resolve() for source, _ in jobs}, set(), []
+
+    def obstacle(path: Path) -> str | None:
+        if path.resolve() in sources:
+            return f"its result would replace the picture {path}; give another -o"
+        if path.resolve() in taken:
+            return f"{path} is already the result of another picture; give them -o folders of their own"
+        return f"{path} is there already; --overwrite replaces it" if path.exists() and not args.overwrite else None
+
     for source, target in jobs:
-        if target.resolve() in sources:
-            problems.append(f"{source}: its result would replace the picture {target}; give another -o")
-        elif target.resolve() in targets:
-            problems.append(f"{source}: {target} is already the result of another picture; give them -o folders of their own")
-        elif target.exists() and not args.overwrite:
-            problems.append(f"{source}: {target} is there already; --overwrite replaces it")
+        wanted = [what for what, asked in (("compare", args.compare), ("stages", args.save_stages)) if asked]
+        results = [target, *(sheet_path(target, what) for what in wanted)]
+        obstacles = [found for path in results if (found := obstacle(path))]
+        if obstacles:
+            problems.append(f"{source}: {obstacles[0]}")
         else:
             kept.append((source, target))
-        targets.add(target.resolve())
+        taken.update(path.resolve() for path in results)
     return kept
+
+
+def sheet_path(target: Path, what: str) -> Path:
+    """Where the sheet "compare" or "stages" of a result goes."""
+    return target.with_name(f"{target.stem}_{what}.png")
 
 
 class Networks:
@@ -186,7 +201,7 @@ def denoise_file(source: Path, target: Path, networks: Networks, args: argparse.
     if args.save_stages:
         beside.append(("stages", sheets.stages(denoiser.model, noisy, args.point)))
     for what, drawn in beside:
-        write_photo(target.with_name(f"{target.stem}_{what}.png"), Photo(drawn, None, "PNG"), drawn)
+        write_photo(sheet_path(target, what), Photo(drawn, None, "PNG"), drawn)
     size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
     cut = f"{tiles} tiles, " if tiles > 1 else ""
     notes = "".join(f"; {note}" for note in photo.notes)

@@ -239,10 +239,13 @@ def test_the_right_network_is_found(work, capsys):
     np.testing.assert_allclose(read_photo("x_denoised.png").pixels[:, :, 0], expected, atol=1)
 
 
-def test_sheets(work):
+def test_sheets(work, capsys):
     (work / "x.png").write_bytes(LOSSLESS["rgb.png"])
     assert denoise.main(["x.png", "--compare", "--save_stages", "--point", "5", "900"]) == 0
     assert read_photo("x_denoised_compare.png").pixels.shape == (50, 608, 3)  # three panels of at least 200, gaps of 4
+    (work / "x_denoised.png").unlink()
+    assert denoise.main(["x.png", "--compare"]) == 1  # the sheet is there, and nothing is replaced
+    assert "x_denoised_compare.png is there already" in capsys.readouterr().err and not (work / "x_denoised.png").exists()
     assert read_photo("x_denoised_stages.png").pixels.shape == (50, 1016, 3)  # five
 
 
