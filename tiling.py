@@ -26,7 +26,8 @@ def memory_needed(model: SMNet, pixels: int) -> float:
 def free_memory(device: torch.device) -> float:
     """GB free for this process."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 1e9
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for its next tensors
+        return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
     return psutil.virtual_memory().available / 1e9
 
 

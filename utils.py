@@ -42,7 +42,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        sys.exit("error: out of memory; give a smaller --batchsize or --patch_size, or smaller pictures")
+        sys.exit("error: out of memory; give smaller pictures, in training a smaller --batchsize or --patch_size")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -51,7 +51,8 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that this process or its GPU has no memory left."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED"  # CUDA, MPS; Windows; Linux; cuBLAS
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search(words, str(error)) is not None
 
 
 def reuse_memory() -> None:
@@ -105,7 +106,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
         torch.backends.cudnn.allow_tf32 = False
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise SMNetError(f"device {name!r} has no memory left: others use it; wait, or use --device cpu") from None
         raise SMNetError(f"device {name!r} is not to be had on this machine; use --device auto or cpu") from None
     return device
 
