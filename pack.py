@@ -14,7 +14,6 @@ import io
 import json
 import re
 from pathlib import Path
-from statistics import fmean
 
 import torch
 
@@ -112,13 +111,12 @@ def card(
         task = f"sigma {levels[0]:g}"
     else:
         task = f"blind, sigma {levels[0]:g} to {levels[1]:g}"
-    seconds = f"; {fmean(run['mean']['seconds'] for run in runs):.2f} s a picture where it was tested" if runs else ""
     hours = log[-1]["seconds"] / 3600
     lines = [
         f"# {name}: {kind}, {task}",
         "",
         f"SMNet of width {model.width} ({sum(p.numel() for p in model.parameters()):,} parameters), {precision} precision "
-        f"(half costs {loss:.4f} dB){seconds}.",
+        f"(half costs {loss:.4f} dB).",
         "",
         f"- commit: `{args.commit}`",
         f"- command: `{args.made_by}`",
