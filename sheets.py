@@ -49,20 +49,23 @@ def comparison(before: Tensor, after: Tensor) -> np.ndarray:
 def stages(model: SMNet, noisy: Tensor, point: tuple[int, int] | None = None) -> np.ndarray:
     """The paper's look inside, for a noisy (C, H, W): its five panels as one sheet.
 
-    Noisy picture; noise mask (+ 0.5), what the noise memory takes for noise; residual, the noisy picture without it, which the
-    image memory gets; output; and what the pixel `point` (row, column, or the nearest there is; None: the middle) attends to
-    in the deepest noise-aware block, brighter for more, itself marked. Of larger pictures 512 x 512 pixels around the point.
+    Noisy picture; noise mask, what the noise memory takes for noise, its mean shown as grey; residual, the noisy picture
+    without it, which the image memory gets, that mean put back; output; and what the pixel `point` (row, column, or the
+    nearest there is; None: the middle) attends to in the deepest noise-aware block, brighter for more, itself marked. Of larger
+    pictures 512 x 512 pixels around the point.
     """
     height, width = noisy.shape[-2:]
     row, column = (min(at, length - 1) for at, length in zip(point or (height // 2, width // 2), (height, width)))
     noisy, row, column = crop_around(noisy, row, column)
     x = noisy[None].to(next(model.parameters()).device)
     noise_mask, residual, output = (stage[0].cpu() for stage in model.stages(x))
+    level = noise_mask.mean().item()  # training leaves it free: only the output is compared with anything
     attended = heat(model.attention(x, row, column).cpu(), noisy, row, column)
     return sheet(
         [
-            ("noisy", noisy), ("noise mask + 0.5", noise_mask + 0.5), ("residual after the noise stage", residual),
-            ("output", output), (f"attention of ({row}, {column})", attended),
+            ("noisy", noisy), (f"noise mask, {level:+.2f} as grey", noise_mask - level + 0.5),
+            (f"residual, {level:+.2f} put back", residual + level), ("output", output),
+            (f"attention of ({row}, {column})", attended),
         ],
         columns=5,
     )  # fmt: skip
