@@ -109,7 +109,10 @@ def test_out_of_memory_is_one_line():
 
     with pytest.raises(SystemExit) as caught:
         utils.run_script(greedy)
-    assert "out of memory; give a smaller --batchsize" in str(caught.value.code)
+    assert "out of memory; give smaller pictures, in training a smaller --batchsize" in str(caught.value.code)
+    for words in ("CUDA out of memory", "not enough memory: you tried to allocate 9 bytes", "CUBLAS_STATUS_ALLOC_FAILED"):
+        assert utils.is_out_of_memory(RuntimeError(words))
+    assert not utils.is_out_of_memory(RuntimeError("sizes of tensors must match"))
 
 
 def test_a_device_that_is_not_there_is_one_line():
