@@ -6,7 +6,7 @@
     python denoise.py photo.jpg --real                   # the network trained on pairs of real noise
     python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
 
-Gray pictures go through the gray network and colour ones through the RGB network in --weights_dir, or where that has none in
+Gray pictures go through the gray network and colour ones through the RGB network in weights/, or where that has none in
 pretrained/. 8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay as they are. Exit status: 0, 1 if a picture was
 skipped, 2 for wrong arguments.
 """

@@ -59,7 +59,7 @@ def _shipped(channels: int, sigma: float | None, device: str | torch.device) -> 
     Raises:
         SMNetError: there are no such weights in pretrained/.
     """
-    file = utils.PRETRAINED / f"{utils.run_name(channels, sigma).removeprefix('model_')}.pth"
+    file = utils.shipped_file(channels, sigma)
     if not file.is_file():
         there = sorted(path.stem for path in utils.PRETRAINED.glob("*.pth"))
         raise utils.SMNetError(f"{file.name} does not come with SMNet; {utils.describe(there, file.parent)}")

@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     halves = {key: value.half() for key, value in model.state_dict().items()}
     half = utils.model_from_checkpoint({"model": halves}, args.weights)
     loss = validate(model, args.val_h5, content["val_sigma"]) - validate(half, args.val_h5, content["val_sigma"])
-    loss = round(loss, 4) + 0.0  # never minus zero
     in_half = loss <= GREATEST_LOSS
+    loss = round(loss, 4) + 0.0  # as it is shown, never minus zero
     weights = halves if in_half else model.state_dict()
     about = {key: content[key] for key in ("epoch", "step", "noise_range", "val_psnr", "val_sigma")}
     packed = io.BytesIO()

@@ -218,7 +218,7 @@ def find_model(
         run = utils.run_name(channels, noiseL, real=real)
         epochs = utils.epochs_on_disk(weights_dir, run)
         path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
-        shipped = utils.PRETRAINED / f"{run.removeprefix('model_')}.pth"
+        shipped = utils.shipped_file(channels, noiseL, real=real)
         if not epochs and not checkpoint and Path(weights_dir) == Path("weights") and shipped.is_file():
             path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
             print(f"there is no {run}_N.pth in {weights_dir}, N an epoch: taking {path}")

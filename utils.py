@@ -217,6 +217,11 @@ def run_name(channels: int, noiseL: float | None, *, real: bool = False) -> str:
     return f"model_{'gray' if channels == 1 else 'rgb'}_{level}"
 
 
+def shipped_file(channels: int, noiseL: float | None, *, real: bool = False) -> Path:
+    """Where the weights for this noise that come with the project would be (`run_name`); not all are there."""
+    return PRETRAINED / f"{run_name(channels, noiseL, real=real).removeprefix('model_')}.pth"
+
+
 def epochs_on_disk(weights_dir: str | Path, run: str) -> list[int]:
     """The epochs N of a run for which weights_dir/RUN_N.pth is there, rising."""
     matches = (re.fullmatch(rf"{re.escape(run)}_(\d+)\.pth", path.name) for path in Path(weights_dir).glob("*.pth"))
