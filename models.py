@@ -147,7 +147,7 @@ class DenseBlock(nn.Module):
         self.fusion = nn.Conv2d(width + self.LAYERS * growth, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not torch.compiler.is_exporting():  # sums in place make for clumsy ONNX
             return self.by_strips(x)
         fused = self.by_concatenation(x)
         return fused.add_(x) if self.skip else fused
@@ -156,7 +156,7 @@ class DenseBlock(nn.Module):
         """All of it without gradients. Large maps on CPU are cut into horizontal strips: what is in between stays small."""
         height = x.shape[2]
         strips = 1
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():  # nor exporting, where the height is to stay free
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
             strips = min(round(x.numel() * x.element_size() / STRIP_BYTES), height // STRIP_ROWS)
         if strips < 2:
             return self.by_parts(x)
@@ -181,9 +181,10 @@ class DenseBlock(nn.Module):
         return fused
 
     def by_parts(self, x: Tensor) -> Tensor:
-        """All of it without gradients and concatenations: each new map adds its part to the convolutions after it.
+        """All of it without gradients and concatenations: new maps add their part to the convolutions after them.
 
-        Convolutions to few channels are slow, so several are done at once, up to 32 channels together.
+        Convolutions of few channels are slow, so narrow ones go in groups of 32 channels: within a group one after the other,
+        from group to group at once.
         """
         growth = self.convs[0].out_channels
         together = max(1, 32 // growth)
@@ -192,24 +193,23 @@ class DenseBlock(nn.Module):
             """Of the convolutions first to last, for `channels` input channels from `start`."""
             return torch.cat([conv.weight[:, start : start + channels] for conv in self.convs[first:last]])
 
-        sums = []  # what the convolutions not yet done have so far, (N, n * growth, H, W) each
-        for i in range(0, self.LAYERS, together):
-            bias = torch.cat([conv.bias for conv in self.convs[i : i + together]])
-            sums.append(F.conv2d(x, weight(i, i + together, 0, x.shape[1]), bias, padding=1))
+        sums = []  # what the convolutions of each group have so far, (N, n * growth, H, W)
+        for first in range(0, self.LAYERS, together):
+            bias = torch.cat([conv.bias for conv in self.convs[first : first + together]])
+            sums.append(F.conv2d(x, weight(first, first + together, 0, x.shape[1]), bias, padding=1))
         fused = PointwiseSum(self.fusion)
         fused.add(x, skip=self.skip)
-        for i in range(self.LAYERS):
-            if sums[0].shape[1] > growth:
-                new, sums[0] = F.relu(sums[0][:, :growth]), sums[0][:, growth:]
-            else:
-                new = F.relu_(sums.pop(0))
-            fused.add(new)
-            first = i + 1
+        for first in range(0, self.LAYERS, together):
+            maps, start = sums.pop(0), x.shape[1] + first * growth
+            last = first + maps.shape[1] // growth
+            for i in range(1, last - first):  # the convolutions of the group on each other
+                new = F.relu(maps[:, (i - 1) * growth : i * growth])
+                more = F.conv2d(new, weight(first + i, last, start + (i - 1) * growth, growth), padding=1)
+                maps[:, i * growth :].add_(more)
+            fused.add(F.relu_(maps))
             for j, part in enumerate(sums):
-                last = first + part.shape[1] // growth
-                more = F.conv2d(new, weight(first, last, x.shape[1] + i * growth, growth), padding=1)
-                sums[j] = more.add_(part)
-                first = last
+                later = last + j * together
+                part.add_(F.conv2d(maps, weight(later, later + together, start, maps.shape[1]), padding=1))
         return fused.result()
 
 
