@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     jobs = find_jobs(args, problems)
     networks = Networks(args)
     done = 0
-    for i, (source, target) in enumerate(jobs):
+    for i, job in enumerate(jobs):
         try:
-            print(denoise_file(source, target, networks, args, label=f"{i + 1}/{len(jobs)} {source.name}"), flush=True)
+            print(denoise_file(job, networks, args, label=f"{i + 1}/{len(jobs)} {job.source.name}"), flush=True)
             done += 1
         except SMNetError as error:
             problems.append(str(error))
@@ -101,8 +102,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[tuple[Path, Path]]:
-    """(source, target) of every picture asked for; what cannot be found, or would be written twice, goes to `problems`."""
+class Job(NamedTuple):
+    """A picture to denoise: where it is, where the result goes, and where its sheets ("compare", "stages") do."""
+
+    source: Path
+    target: Path
+    sheets: dict[str, Path]
+
+
+def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[Job]:
+    """Every picture asked for; what cannot be found, or would be written twice, goes to `problems`."""
     output = Path(args.output) if args.output else None
     jobs: list[tuple[Path, Path]] = []
     for given in map(Path, args.pictures):
@@ -125,21 +134,17 @@ def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[tuple[Path,
             return f"{path} is already the result of another picture; give them -o folders of their own"
         return f"{path} is there already; --overwrite replaces it" if path.exists() and not args.overwrite else None
 
+    wanted = [what for what, asked in (("compare", args.compare), ("stages", args.save_stages)) if asked]
     for source, target in jobs:
-        wanted = [what for what, asked in (("compare", args.compare), ("stages", args.save_stages)) if asked]
-        results = [target, *(sheet_path(target, what) for what in wanted)]
+        beside = {what: target.with_name(f"{target.stem}_{what}.png") for what in wanted}
+        results = [target, *beside.values()]
         obstacles = [found for path in results if (found := obstacle(path))]
         if obstacles:
             problems.append(f"{source}: {obstacles[0]}")
         else:
-            kept.append((source, target))
+            kept.append(Job(source, target, beside))
         taken.update(path.resolve() for path in results)
     return kept
-
-
-def sheet_path(target: Path, what: str) -> Path:
-    """Where the sheet "compare" or "stages" of a result goes."""
-    return target.with_name(f"{target.stem}_{what}.png")
 
 
 class Networks:
@@ -176,13 +181,14 @@ class Networks:
         raise error
 
 
-def denoise_file(source: Path, target: Path, networks: Networks, args: argparse.Namespace, *, label: str) -> str:
+def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, label: str) -> str:
     """Denoise one file; returns a line that says what was done.
 
     Raises:
         SMNetError: it cannot be read, denoised or written; the line names it.
     """
     start = time.perf_counter()
+    source, target = job.source, job.target
     photo = read_photo(source)
     noisy = to_tensor(photo)
     channels, height, width = noisy.shape
@@ -195,13 +201,12 @@ def denoise_file(source: Path, target: Path, networks: Networks, args: argparse.
         raise SMNetError(f"{source}: {error}") from None
     utils.make_folder(target.parent)
     write_photo(target, photo, to_levels(output, photo), quality=args.quality)
-    beside = []
-    if args.compare:
-        beside.append(("compare", sheets.comparison(noisy, output)))
-    if args.save_stages:
-        beside.append(("stages", sheets.stages(denoiser.model, noisy, args.point)))
-    for what, drawn in beside:
-        write_photo(sheet_path(target, what), Photo(drawn, None, "PNG"), drawn)
+    for what, path in job.sheets.items():
+        try:
+            drawn = sheets.comparison(noisy, output) if what == "compare" else sheets.stages(denoiser.model, noisy, args.point)
+            write_photo(path, Photo(drawn, None, "PNG"), drawn)
+        except SMNetError as error:
+            raise SMNetError(f"{source}: {target} is written, but this sheet is not: {error}") from None
     size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
     cut = f"{tiles} tiles, " if tiles > 1 else ""
     notes = "".join(f"; {note}" for note in photo.notes)
