@@ -193,23 +193,29 @@ class DenseBlock(nn.Module):
             """Of the convolutions first to last, for `channels` input channels from `start`."""
             return torch.cat([conv.weight[:, start : start + channels] for conv in self.convs[first:last]])
 
-        sums = []  # what the convolutions of each group have so far, (N, n * growth, H, W)
-        for first in range(0, self.LAYERS, together):
-            bias = torch.cat([conv.bias for conv in self.convs[first : first + together]])
-            sums.append(F.conv2d(x, weight(first, first + together, 0, x.shape[1]), bias, padding=1))
         fused = PointwiseSum(self.fusion)
         fused.add(x, skip=self.skip)
+        parts: list[Tensor] = []  # of the groups not yet begun, what they have of those before them, (N, n * growth, H, W)
         for first in range(0, self.LAYERS, together):
-            maps, start = sums.pop(0), x.shape[1] + first * growth
-            last = first + maps.shape[1] // growth
+            last = min(first + together, self.LAYERS)
+            bias = torch.cat([conv.bias for conv in self.convs[first:last]])
+            maps = F.conv2d(x, weight(first, last, 0, x.shape[1]), bias, padding=1)
+            if parts:
+                maps.add_(parts.pop(0))
+            start = x.shape[1] + first * growth
             for i in range(1, last - first):  # the convolutions of the group on each other
                 new = F.relu(maps[:, (i - 1) * growth : i * growth])
                 more = F.conv2d(new, weight(first + i, last, start + (i - 1) * growth, growth), padding=1)
                 maps[:, i * growth :].add_(more)
+                del new, more
             fused.add(F.relu_(maps))
-            for j, part in enumerate(sums):
-                later = last + j * together
-                part.add_(F.conv2d(maps, weight(later, later + together, start, maps.shape[1]), padding=1))
+            for j, later in enumerate(range(last, self.LAYERS, together)):
+                more = F.conv2d(maps, weight(later, later + together, start, maps.shape[1]), padding=1)
+                if first:
+                    parts[j].add_(more)
+                else:
+                    parts.append(more)
+                del more
         return fused.result()
 
 
