@@ -120,15 +120,18 @@ def draw_psnr(name: str, protocol: str, rows: dict[Row, dict[str, float]]) -> Fi
         if (key.set, key.protocol) == (name, protocol) and key.sigma is not None:
             for method in row.keys() - set(NOT_METHODS):
                 points.setdefault(method, {})[key.sigma] = row[method]
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    for method, values in sorted(points.items()):
+    figure, axes = plt.subplots(figsize=(8.5, 5), layout="constrained")
+    best_first = sorted(points.items(), key=lambda point: -max(point[1].values()))
+    for i, (method, values) in enumerate(best_first):
         x, y = zip(*sorted(values.items()))
         ours = method.startswith("ours-")
-        axes.plot(x, y, marker="o", label=method, linewidth=2.5 if ours else 1, markersize=7 if ours else 4,
-                  linestyle="-" if ours else "--", zorder=3 if ours else 2)  # fmt: skip
+        axes.plot(
+            x, y, label=method, color=plt.get_cmap("tab20")(i % 20), marker="osD^v<>"[i % 7], markersize=7 if ours else 4,
+            linewidth=2.5 if ours else 1, linestyle="-" if ours else "--", zorder=3 if ours else 2,
+        )  # fmt: skip
     axes.set(title=", ".join(filter(None, [name, protocol])), xlabel="sigma (grey levels)", ylabel="PSNR (dB)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")
     return figure
 
 
