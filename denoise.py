@@ -12,6 +12,7 @@ skipped, 2 for wrong arguments.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 import sheets
 import utils
-from photos import FORMATS, Photo, read_photo, write_photo
+from encoding import check_format, write_photo
+from photos import FORMATS, Photo, read_photo, upright
 from pictures import find_pictures
 from testing import find_model
 from tiling import LARGEST, SMALLEST, Denoiser
@@ -49,17 +52,25 @@ def main(argv: list[str] | None = None) -> int:
     jobs = find_jobs(args, problems)
     networks = Networks(args)
     done = 0
-    for i, job in enumerate(jobs):
-        try:
-            print(denoise_file(job, networks, args, label=f"{i + 1}/{len(jobs)} {job.source.name}"), flush=True)
-            done += 1
-        except SMNetError as error:
-            problems.append(str(error))
-    for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
+    try:
+        for i, job in enumerate(jobs):
+            try:
+                line = denoise_file(job, networks, args, label=f"{i + 1}/{len(jobs)} {job.source.name}")
+                print(one_line(line), flush=True)
+                done += 1
+            except SMNetError as error:
+                problems.append(str(error))
+    finally:  # on Ctrl-C too
+        for problem in problems:
+            print(f"skipped: {one_line(problem)}", file=sys.stderr)
     if problems or len(jobs) > 1:
-        print(f"denoised {done} pictures, skipped {len(problems)}")
+        print(f"denoised {done} picture{'s' * (done != 1)}, skipped {len(problems)}")
     return 1 if problems else 0
+
+
+def one_line(text: str) -> str:
+    """The names of files may have line breaks."""
+    return text.replace("\n", "\\n")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -92,13 +103,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--compare", action="store_true", help="write NAME_compare.png beside each: before, after, what was removed")
     text = "write NAME_stages.png beside each: noise mask, residual, output and attention (see the README)"
     option("--save_stages", action="store_true", help=text)
-    text = "pixel whose attention --save_stages shows (default: the middle)"
+    text = "pixel of the upright picture whose attention --save_stages shows (default: the middle)"
     option("--point", nargs=2, type=number(int, 0), metavar=("ROW", "COLUMN"), help=text)
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.set_defaults(**DEFAULTS)
     args = parser.parse_args(argv)
-    if args.real and args.noiseL is not None:
-        parser.error("--real and --noiseL name different networks: give one of them")
+    if bool(args.weights) + args.real + (args.noiseL is not None) > 1:
+        parser.error("--noiseL, --real and --weights each name a network: give one of them")
+    if args.point and not args.save_stages:
+        parser.error("--point is for --save_stages")
+    ending = Path(args.output or "").suffix.lower()
+    if len(args.pictures) == 1 and ending not in FORMATS and ending in Image.registered_extensions():
+        parser.error(f"-o {args.output}: pictures are written as {', '.join(FORMATS)}")
     return args
 
 
@@ -111,39 +127,53 @@ class Job(NamedTuple):
 
 
 def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[Job]:
-    """Every picture asked for; what cannot be found, or would be written twice, goes to `problems`."""
+    """Every picture asked for; what cannot be found, or would be written twice, goes to `problems`.
+
+    Raises:
+        SMNetError: there is a file where a folder for the results is asked for.
+    """
     output = Path(args.output) if args.output else None
-    jobs: list[tuple[Path, Path]] = []
+    only = Path(args.pictures[0]) if len(args.pictures) == 1 else None
+    as_file = output and only and not only.is_dir() and output.suffix.lower() in FORMATS and not output.is_dir()
+    if output and output.is_file() and not as_file:
+        raise SMNetError(f"{output} is a file; give a folder for the results")
+    targets: dict[Path, Path] = {}  # by source; one given twice is denoised once
     for given in map(Path, args.pictures):
         if not given.is_dir():
-            as_file = output and len(args.pictures) == 1 and output.suffix.lower() in FORMATS and not output.is_dir()
             beside = given.with_name(f"{given.stem}_denoised{given.suffix}")
-            jobs.append((given, output if as_file else output / given.name if output else beside))
+            targets[given] = output if as_file else output / given.name if output else beside
             continue
+        folder = Path(os.path.realpath(given))
+        root = output or folder.with_name(f"{folder.name}_denoised")
+        results = Path(os.path.realpath(root))
         try:
-            root = output or given.resolve().with_name(f"{given.resolve().name}_denoised")
-            jobs += [(path, root / path.relative_to(given)) for path in find_pictures(given, FORMATS)]
+            for path in find_pictures(given, FORMATS, problems):
+                earlier = folder in results.parents and results in Path(os.path.realpath(path)).parents
+                if not earlier:  # a result in the folder itself
+                    targets[path] = root / path.relative_to(given)
         except SMNetError as error:
             problems.append(str(error))
-    sources, taken, kept = {source.resolve() for source, _ in jobs}, set(), []
+    sources, taken, kept = {os.path.realpath(source) for source in targets}, set(), []
 
     def obstacle(path: Path) -> str | None:
-        if path.resolve() in sources:
+        if os.path.realpath(path) in sources:
             return f"its result would replace the picture {path}; give another -o"
-        if path.resolve() in taken:
+        if os.path.realpath(path) in taken:
             return f"{path} is already the result of another picture; give them -o folders of their own"
-        return f"{path} is there already; --overwrite replaces it" if path.exists() and not args.overwrite else None
+        return f"{path} is there already; --overwrite replaces it" if os.path.lexists(path) and not args.overwrite else None
 
     wanted = [what for what, asked in (("compare", args.compare), ("stages", args.save_stages)) if asked]
-    for source, target in jobs:
+    for source, target in targets.items():
         beside = {what: target.with_name(f"{target.stem}_{what}.png") for what in wanted}
+        if any(os.path.realpath(path) in taken for path in beside.values()):  # a.png and a.jpg
+            beside = {what: target.with_name(f"{target.name}_{what}.png") for what in wanted}
         results = [target, *beside.values()]
         obstacles = [found for path in results if (found := obstacle(path))]
         if obstacles:
             problems.append(f"{source}: {obstacles[0]}")
         else:
             kept.append(Job(source, target, beside))
-        taken.update(path.resolve() for path in results)
+        taken.update(os.path.realpath(path) for path in results)
     return kept
 
 
@@ -170,15 +200,15 @@ class Networks:
 
     def read(self, channels: int) -> tuple[Denoiser, str]:
         """From the disk."""
-        args, error = self.args, None
+        args, errors = self.args, []
         for weights in args.weights or [None]:
             try:
                 model, about = find_model(channels, args.noiseL, real=args.real, weights=weights, weights_dir=args.weights_dir)
                 model.to(self.device, memory_format=torch.channels_last)
                 return Denoiser(model, memory=args.memory, tile=args.tile), about["weights"]
-            except SMNetError as failed:
-                error = error or failed
-        raise error
+            except SMNetError as error:
+                errors.append(str(error))
+        raise SMNetError("; ".join(errors))
 
 
 def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, label: str) -> str:
@@ -193,18 +223,21 @@ def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, labe
     noisy = to_tensor(photo)
     channels, height, width = noisy.shape
     try:
+        check_format(target, photo)
+        utils.check_target(target)
         denoiser, weights = networks.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
             output = denoiser(noisy, on_tile=bar.update)
+        write_photo(target, photo, to_levels(output, photo), quality=args.quality)
     except SMNetError as error:
         raise SMNetError(f"{source}: {error}") from None
-    utils.make_folder(target.parent)
-    write_photo(target, photo, to_levels(output, photo), quality=args.quality)
+    shown = [as_shown(picture, photo) for picture in (noisy, output)] if job.sheets else []
+    colours = {key: value for key, value in photo.about.items() if key == "icc_profile" and channels == 3}
     for what, path in job.sheets.items():
         try:
-            drawn = sheets.comparison(noisy, output) if what == "compare" else sheets.stages(denoiser.model, noisy, args.point)
-            write_photo(path, Photo(drawn, None, "PNG"), drawn)
+            drawn = sheets.comparison(*shown) if what == "compare" else sheets.stages(denoiser.model, shown[0], args.point)
+            write_photo(path, Photo(drawn, None, "PNG", about=colours), drawn)
         except SMNetError as error:
             raise SMNetError(f"{source}: {target} is written, but this sheet is not: {error}") from None
     size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
@@ -217,6 +250,12 @@ def to_tensor(photo: Photo) -> torch.Tensor:
     """The samples as float32 (C, H, W) in [0, 1]."""
     samples = torch.from_numpy(photo.pixels.astype(np.float32)).permute(2, 0, 1)
     return samples.contiguous().div_(photo.levels)
+
+
+def as_shown(picture: torch.Tensor, photo: Photo) -> torch.Tensor:
+    """(C, H, W) as it lies in the file -> turned as its EXIF says."""
+    turned = upright(picture.permute(1, 2, 0).numpy(), photo.orientation)
+    return torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1)))
 
 
 def to_levels(picture: torch.Tensor, photo: Photo) -> np.ndarray:

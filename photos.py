@@ -1,13 +1,15 @@
-"""Users' picture files, read and written so that all but the denoised colours stays as it was.
+"""Users' picture files, read with all that encoding.py needs to write them as they were.
 
-Kept: 8 or 16 bits, gray or RGB, palette, alpha, EXIF with its orientation, ICC profile, XMP, comments, resolution, file format.
 Pillow does the work; what it has no mode for, 16-bit RGB, OpenCV (PNG) and tifffile (TIFF) do.
 """
 
+import contextlib
 import dataclasses
 import io
+import logging
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,8 @@ import numpy as np
 import tifffile
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from utils import SMNetError, replacing
+from pictures import read_file
+from utils import SMNetError
 
 MAX_PIXELS = 250_000_000
 FORMATS = {
@@ -38,11 +41,14 @@ PNG_CHUNKS = (
     b"iTXt",
     b"tIME",
 )
-# TIFF tags that say how the samples lie in the file; the others say something of the picture.
-TIFF_LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 297, 301, 317, 320,
-               *range(322, 326), *range(330, 348), 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532}  # fmt: skip
+# TIFF tags
+ORIENTATION, BITS, PHOTOMETRIC, PLANES, EXTRA_SAMPLES, ICC, XMP = 274, 258, 262, 284, 338, 34675, 700
+RESOLUTION = (282, 283, 296)  # horizontal, vertical, unit
+SUB_FOLDERS = (34665, 34853)  # EXIF's and GPS's
+EXIF_TAGS = (270, 271, 272, ORIENTATION, 305, 306, 315, 33432)  # of a TIFF file's own those that stand in other files' EXIF
 TIFF_LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "zstd", "lzma")
-ORIENTATION, ICC, RESOLUTION, SUB_FOLDERS = 274, 34675, (282, 283, 296), (34665, 34853, 40965)  # TIFF tags
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors reach us as exceptions
 
 
 @dataclasses.dataclass
@@ -53,8 +59,9 @@ class Photo:
     alpha: np.ndarray | None  # (H, W) of the same type
     format: str  # as Pillow calls it
     palette: bool = False
-    save: dict = dataclasses.field(default_factory=dict)  # what Pillow's save() takes to keep the rest
-    png_chunks: bytes | None = None  # where it comes from a PNG file
+    about: dict = dataclasses.field(default_factory=dict)  # exif, icc_profile, dpi, xmp, comment, as Pillow's save() takes them
+    encoding: dict = dataclasses.field(default_factory=dict)  # what else it takes to write the same format as before
+    png_chunks: bytes = b""  # that say something of the picture or its colours
     tiff_tags: TiffImagePlugin.ImageFileDirectory_v2 | None = None
     notes: list[str] = dataclasses.field(default_factory=list)  # what cannot be kept
 
@@ -62,6 +69,25 @@ class Photo:
     def levels(self) -> int:
         """The value of white: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
+
+    def exif(self) -> Image.Exif:
+        """EXIF, empty where there is none or it is damaged."""
+        exif = Image.Exif()
+        with contextlib.suppress(Exception):
+            exif.load(self.about.get("exif", b""))
+        return exif
+
+    @property
+    def orientation(self) -> int:
+        """EXIF's, 1 to 8; 1 is upright."""
+        found = self.exif().get(ORIENTATION, 1)
+        return found if found in range(1, 9) else 1
+
+
+def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, ...) as it lies in a file of EXIF orientation 1 to 8 -> as it is to be seen."""
+    turned = np.rot90(samples, {3: 2, 4: 2, 5: -1, 6: -1, 7: 1, 8: 1}.get(orientation, 0))
+    return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -73,25 +99,21 @@ def read_photo(path: str | Path) -> Photo:
     Raises:
         SMNetError: the file cannot be read, or is none of these; one line that names it.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise SMNetError(f"{path}: {error.strerror or error}") from None
-    if not data:
-        raise SMNetError(f"{path}: is empty")
+    data = read_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Image.MAX_IMAGE_PIXELS = None  # the limit below says more
             with Image.open(io.BytesIO(data)) as image:
                 check(image, path)
-                orientation = image.tag_v2.get(ORIENTATION) if image.format == "TIFF" else None
+                if image.format == "PNG":
+                    check_png(data)
+                if image.format == "TIFF":
+                    return tiff_photo(image, data)
                 image.load()
-                if orientation is not None:
-                    image = as_stored(image, orientation)
                 return to_photo(image, data)
     except UnidentifiedImageError:
-        raise SMNetError(f"{path}: is damaged or no picture (PNG, JPEG, TIFF, BMP, WebP and GIF can be read)") from None
+        raise SMNetError(f"{path}: {why_unknown(data)}") from None
     except SMNetError as error:
         raise SMNetError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except MemoryError:
@@ -113,189 +135,37 @@ def check(image: Image.Image, path: str | Path) -> None:
             image.mode, image.mode
         )
         raise SMNetError(f"is {what}; convert it to gray or RGB of 8 or 16 bits first")
+    if image.format == "TIFF" and (bits := tiff_bits(image)) > 8 and bits != 16:
+        raise SMNetError(f"has {bits} bits a sample; convert it to 8 or 16 bits first")
 
 
-def as_stored(image: TiffImagePlugin.TiffImageFile, orientation: int) -> TiffImagePlugin.TiffImageFile:
-    """A TIFF file's image as it lies in the file: Pillow has turned it upright and dropped the tag."""
-    turn = Image.Transpose
-    undo = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_90,
-            7: turn.TRANSVERSE, 8: turn.ROTATE_270}.get(orientation)  # fmt: skip
-    if undo is not None:
-        image.im = image.im.transpose(undo)
-        image._size = image.im.size
-    image.tag_v2[ORIENTATION] = orientation
-    return image
+def why_unknown(data: bytes) -> str:
+    """What to say of a file that Pillow does not know."""
+    with contextlib.suppress(Exception):  # of TIFF it knows but a part
+        page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+        return f"has {page.dtype} samples in {page.samplesperpixel} channels; convert it to gray or RGB of 8 or 16 bits first"
+    return "is damaged or no picture (PNG, JPEG, TIFF, BMP, WebP and GIF can be read)"
 
 
-def to_photo(image: Image.Image, data: bytes) -> Photo:
-    """A loaded image and the bytes it comes from -> Photo."""
-    kind = "JPEG" if image.format == "MPO" else image.format
-    info, notes = image.info, []
-    keep = {key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)}
-    if image.format == "MPO":
-        notes.append("the previews behind its first picture are left out")
-    if kind == "JPEG":
-        keep["progressive"] = bool(info.get("progressive"))
-        sampling = JpegImagePlugin.get_sampling(image)
-        if image.mode == "RGB" and sampling >= 0:
-            keep["subsampling"] = sampling
-    if kind == "WEBP":
-        keep["lossless"] = b"VP8L" in data[:64] or (b"VP8X" in data[:16] and b"VP8 " not in data)
-    tags = None
-    if kind == "TIFF":
-        tags = image.tag_v2
-        keep = {"compression": info["compression"] if info.get("compression") in TIFF_LOSSLESS else "tiff_adobe_deflate"}
-    photo = Photo(np.empty(0), None, kind, save=keep, notes=notes, tiff_tags=tags)
-    if kind == "PNG":
-        photo.png_chunks = b"".join(chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS)
-    if is_16_bit(image, data):
-        samples = read_16_bit(image, data)
-        if tags is not None and any(tag in tags for tag in SUB_FOLDERS):
-            notes.append("its EXIF and GPS folders cannot be kept in a TIFF of 16 bits")
-        if kind == "PNG" and samples.shape[2] == 2:
-            notes.append("it is gray with alpha of 16 bits, and becomes RGBA")
-    else:
-        samples, photo.palette = read_8_bit(image, notes)
-    colours = 1 if samples.shape[2] < 3 else 3
-    photo.pixels = np.ascontiguousarray(samples[:, :, :colours])
-    photo.alpha = np.ascontiguousarray(samples[:, :, colours]) if samples.shape[2] > colours else None
-    return photo
-
-
-def is_16_bit(image: Image.Image, data: bytes) -> bool:
-    """Whether the file has 16 bits a sample, which Pillow shows as 8 where it is RGB."""
-    if image.format == "PNG":
-        return data[24] == 16
-    return image.format == "TIFF" and 16 in np.atleast_1d(image.tag_v2.get(258, 8))
-
-
-def read_8_bit(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, bool]:
-    """(uint8 (H, W, 1 to 4), whether it has a palette that is to be kept)."""
-    palette = image.mode == "P"
-    if image.mode in ("P", "PA"):
-        transparent = image.mode == "PA" or "transparency" in image.info
-        if transparent:
-            palette = False
-            notes.append("it has a palette with transparency, and becomes RGBA")
-        image = image.convert("RGBA" if transparent else "RGB")
-    elif "transparency" in image.info:  # one colour of it is
-        image = image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode, image.mode))
-    elif image.mode == "RGBX":
-        image = image.convert("RGB")
-    samples = np.asarray(image)
-    return samples if samples.ndim == 3 else samples[:, :, None], palette
-
-
-def read_16_bit(image: Image.Image, data: bytes) -> np.ndarray:
-    """uint16 (H, W, 1, 3 or 4) of a PNG or TIFF file."""
-    if image.format == "TIFF":
-        try:
-            samples = tifffile.imread(io.BytesIO(data))
-            if image.tag_v2.get(284, 1) == 2 and samples.ndim == 3:  # one plane after the other
-                samples = samples.transpose(1, 2, 0)
-        except Exception as error:  # compressed in a way that needs another package
-            if image.tag_v2.get(ORIENTATION, 1) != 1:  # OpenCV turns the picture
-                raise SMNetError(f"its 16-bit samples cannot be read ({error})") from None
-            samples = decode_by_opencv(data)
-        if image.tag_v2.get(262) == 0:
-            raise SMNetError("is a 16-bit TIFF file whose white is 0; convert it first")
-    else:
-        samples = decode_by_opencv(data)
-        if data[25] == 4:  # gray with alpha, which OpenCV gives as four channels
-            samples = samples[:, :, 2:]
-    if samples.ndim == 2:
-        samples = samples[:, :, None]
-    if samples.dtype != np.uint16 or samples.shape[2] not in (1, 2, 3, 4):
-        raise SMNetError(f"has {samples.dtype} samples in {samples.shape[2]} channels, which cannot be read")
-    return samples
-
-
-def decode_by_opencv(data: bytes) -> np.ndarray:
-    """Samples as they are, in the order RGB(A)."""
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None:
-        raise SMNetError("is damaged")
-    if samples.ndim == 3:
-        samples = cv2.cvtColor(samples, cv2.COLOR_BGRA2RGBA if samples.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return samples
-
-
-# ------------------------------------------------------------------------------------------------------------- writing
-
-
-def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: int = 95) -> None:
-    """Write `pixels`, of the shape and type of `photo.pixels`, with all else that `photo` holds; never half-written.
-
-    The format is that of the file name's ending. `quality` is that of JPEG and lossy WebP, 1 to 100.
-
-    Raises:
-        SMNetError: the format cannot hold such a picture, or the file cannot be written.
-    """
-    kind = FORMATS.get(Path(path).suffix.lower())
-    if kind is None:
-        raise SMNetError(f"{path}: pictures are written as {', '.join(FORMATS)}")
-    if pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
-        raise SMNetError(f"{path}: {kind} cannot hold 16 bits a sample; give a .png or .tif name")
-    if photo.alpha is not None and kind in ("JPEG", "GIF"):
-        raise SMNetError(f"{path}: {kind} cannot hold this transparency; give a .png name")
-    if photo.alpha is not None:
-        pixels = np.dstack([pixels, photo.alpha])
-    try:
-        if kind == "PNG":
-            encoded = as_png(photo, pixels)
-        elif kind == "TIFF" and pixels.dtype == np.uint16:
-            encoded = as_16_bit_tiff(photo, pixels)
-        else:
-            encoded = by_pillow(photo, pixels, kind, quality)
-    except (OSError, ValueError, KeyError) as error:
-        raise SMNetError(f"{path}: cannot be written as {kind} ({error})") from None
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded)
-
-
-def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
-    """uint8 (H, W, 1 to 4) -> Pillow's image, with a palette where the photo had one."""
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    if photo.palette:
-        image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return image
-
-
-def by_pillow(photo: Photo, pixels: np.ndarray, kind: str, quality: int) -> bytes:
-    """Encode 8 bits."""
-    options = dict(photo.save)
-    if kind == "TIFF" and photo.tiff_tags is not None:
-        options["tiffinfo"] = picture_tags(photo.tiff_tags)
-    elif kind != "TIFF":
-        options.pop("compression", None)
-    if kind in ("JPEG", "WEBP"):
-        options["quality"] = quality
-    buffer = io.BytesIO()
-    to_image(photo, pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def as_png(photo: Photo, pixels: np.ndarray) -> bytes:
-    """Encode, and take over what the source file said of the picture."""
-    if pixels.dtype == np.uint16:
-        if pixels.shape[2] == 2:  # gray with alpha, which OpenCV has no way to write
-            pixels = pixels[:, :, [0, 0, 0, 1]]
-        order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]
-        data = cv2.imencode(".png", pixels[:, :, order])[1].tobytes()
-    else:
-        buffer = io.BytesIO()
-        to_image(photo, pixels).save(buffer, "PNG")
-        data = buffer.getvalue()
-    kept = photo.png_chunks
-    if kept is None:  # from another format: what Pillow makes of it
-        tiny = io.BytesIO()
-        options = {key: value for key, value in photo.save.items() if key in ("exif", "icc_profile", "dpi")}
-        if photo.tiff_tags is not None:
-            options = {"icc_profile": photo.tiff_tags.get(ICC)}
-        Image.new("L", (1, 1)).save(tiny, "PNG", **options)
-        kept = b"".join(chunk for name, chunk in chunks_of(tiny.getvalue()) if name in PNG_CHUNKS)
-    header = 8 + 25  # signature and IHDR
-    return data[:header] + kept + data[header:]
+def check_png(data: bytes) -> None:
+    """Raise SMNetError where a PNG file holds fewer samples than it says, which Pillow takes for black."""
+    width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colours, 1)
+    passes = [(0, 0, 1, 1)]  # first row and column, steps
+    if interlaced:
+        passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    missing = 0  # bytes
+    for top, left, down, right in passes:
+        rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        missing += rows * (1 + (columns * bits + 7) // 8) if columns else 0
+    stream = zlib.decompressobj()
+    for name, chunk in chunks_of(data):
+        rest = chunk[8:-4] if name == b"IDAT" else b""
+        while rest and missing > 0:
+            missing -= len(stream.decompress(rest, 1 << 20))
+            rest = stream.unconsumed_tail
+    if missing > len(stream.flush()):
+        raise SMNetError("is damaged (its samples end too early)")
 
 
 def chunks_of(png: bytes) -> list[tuple[bytes, bytes]]:
@@ -308,41 +178,134 @@ def chunks_of(png: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def picture_tags(tags: TiffImagePlugin.ImageFileDirectory_v2) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """The TIFF tags that say something of the picture, sub-folders (EXIF, GPS) with them."""
-    kept = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in tags.items():
-        if tag not in TIFF_LAYOUT:
-            kept.tagtype[tag] = tags.tagtype[tag]
-            kept[tag] = value
-    return kept
+def tiff_bits(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Bits a sample, the most of its channels."""
+    return int(max(np.atleast_1d(image.tag_v2.get(BITS, 1))))
 
 
-def as_16_bit_tiff(photo: Photo, pixels: np.ndarray) -> bytes:
-    """Encode with tifffile, which keeps all tags but EXIF's sub-folders."""
-    options: dict = {"compression": "zlib", "predictor": True, "metadata": None, "software": False}
-    extra = []
-    tags = photo.tiff_tags if photo.tiff_tags is not None else {}
-    if ICC in tags:
-        options["iccprofile"] = tags[ICC]
-    elif photo.save.get("icc_profile"):
-        options["iccprofile"] = photo.save["icc_profile"]
-    if all(tag in tags for tag in RESOLUTION):
-        options |= {"resolution": tuple(float(tags[tag]) for tag in RESOLUTION[:2]), "resolutionunit": tags[RESOLUTION[2]]}
-    for tag, value in tags.items():
-        if tag in TIFF_LAYOUT or tag in (ICC, *RESOLUTION, *SUB_FOLDERS):
-            continue
-        if isinstance(value, str):
-            extra.append((tag, 2, 0, value, True))
-        elif isinstance(value, bytes):
-            extra.append((tag, 1, len(value), value, True))
-        elif isinstance(value, int):
-            extra.append((tag, tags.tagtype[tag], 1, value, True))
-    alpha = pixels.shape[2] in (2, 4)
-    buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer, pixels if pixels.shape[2] > 1 else pixels[:, :, 0], photometric="rgb" if pixels.shape[2] > 2 else "minisblack",
-        planarconfig="contig" if pixels.shape[2] > 1 else None, extrasamples=["unassalpha"] if alpha else None, extratags=extra,
-        **options,
-    )  # fmt: skip
-    return buffer.getvalue()
+def tiff_photo(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Photo:
+    """A TIFF file's picture as it lies in the file: Pillow turns it upright, and drops the tag, when it is loaded."""
+    orientation, exif = image.tag_v2.get(ORIENTATION), exif_of_tiff(image)
+    image.load()
+    if orientation is not None:
+        turn = Image.Transpose
+        undo = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_90,
+                7: turn.TRANSVERSE, 8: turn.ROTATE_270}.get(orientation)  # fmt: skip
+        if undo is not None:
+            image.im = image.im.transpose(undo)
+            image._size = image.im.size
+        image.tag_v2[ORIENTATION] = orientation
+    photo = to_photo(image, data)
+    photo.about.pop("exif", None)
+    if image.tag_v2.get(RESOLUTION[2], 2) == 1 or RESOLUTION[0] not in image.tag_v2:  # Pillow then says 1
+        photo.about.pop("dpi", None)
+    if len(exif):
+        photo.about["exif"] = exif.tobytes()
+    return photo
+
+
+def exif_of_tiff(image: TiffImagePlugin.TiffImageFile) -> Image.Exif:
+    """What other files have in their EXIF: a TIFF file has it among its tags, or in folders of its own."""
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # a damaged folder
+        found = image.getexif()
+        for tag in EXIF_TAGS:
+            if tag in found:
+                exif[tag] = found[tag]
+        for tag in SUB_FOLDERS:
+            if folder := found.get_ifd(tag):
+                exif[tag] = {key: value for key, value in folder.items() if key != 40965}  # a folder in the folder
+    return exif
+
+
+def to_photo(image: Image.Image, data: bytes) -> Photo:
+    """A loaded image and the bytes it comes from -> Photo."""
+    kind = "JPEG" if image.format == "MPO" else image.format
+    info, notes = image.info, []
+    photo = Photo(np.empty(0), None, kind, notes=notes)
+    photo.about = {key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)}
+    if image.format == "MPO":
+        notes.append("the previews behind its first picture are left out")
+    if kind == "JPEG":
+        photo.encoding["progressive"] = bool(info.get("progressive"))
+        sampling = JpegImagePlugin.get_sampling(image)
+        if image.mode == "RGB" and sampling >= 0:
+            photo.encoding["subsampling"] = sampling
+        segments = [segment for name, segment in image.applist if name == "APP13"]  # captions and keywords
+        photo.encoding["extra"] = b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in segments)
+    if kind == "WEBP":
+        photo.encoding["lossless"] = b"VP8L" in data[:64] or (b"VP8X" in data[:16] and b"VP8 " not in data)
+    if kind == "TIFF":
+        lossless = info.get("compression") in TIFF_LOSSLESS
+        photo.encoding["compression"] = info["compression"] if lossless else "tiff_adobe_deflate"
+        photo.tiff_tags = image.tag_v2
+    if kind == "PNG":
+        photo.png_chunks = b"".join(chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS)
+    if data[24] == 16 if kind == "PNG" else kind == "TIFF" and tiff_bits(image) == 16:
+        samples = read_16_bit(image, data)
+        if kind == "PNG" and samples.shape[2] == 2:
+            notes.append("it is gray with transparency of 16 bits, and becomes RGBA")
+    else:
+        samples, photo.palette = read_8_bit(image, notes)
+    colours = 1 if samples.shape[2] < 3 else 3
+    photo.pixels = np.ascontiguousarray(samples[:, :, :colours])
+    photo.alpha = np.ascontiguousarray(samples[:, :, colours]) if samples.shape[2] > colours else None
+    return photo
+
+
+def read_8_bit(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, bool]:
+    """(uint8 (H, W, 1 to 4), whether it has a palette that is to be kept)."""
+    palette = image.mode == "P"
+    if image.format == "TIFF" and (image.mode == "RGBX" or len(image.tag_v2.get(BITS, ())) > len(image.getbands())):
+        notes.append("its channels beyond colour and transparency are left out")
+    if image.mode in ("P", "PA"):
+        transparent = image.mode == "PA" or "transparency" in image.info
+        if transparent and image.format != "GIF":
+            palette = False
+            notes.append("it has a palette with transparency, and becomes RGBA")
+        image = image.convert("RGBA" if transparent else "RGB")
+    elif "transparency" in image.info:
+        notes.append("one of its colours is transparent: it becomes one with alpha")
+        image = image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode, image.mode))
+    elif image.mode == "RGBX":
+        image = image.convert("RGB")
+    samples = np.asarray(image)
+    return samples if samples.ndim == 3 else samples[:, :, None], palette
+
+
+def read_16_bit(image: Image.Image, data: bytes) -> np.ndarray:
+    """uint16 (H, W, 1 to 4) of a PNG or TIFF file."""
+    if image.format == "TIFF":
+        try:
+            samples = tifffile.imread(io.BytesIO(data))
+            if image.tag_v2.get(PLANES, 1) == 2 and samples.ndim == 3:  # one plane after the other
+                samples = samples.transpose(1, 2, 0)
+        except Exception as error:  # compressed in a way that needs another package
+            samples = decode_by_opencv(data) if image.tag_v2.get(ORIENTATION, 1) == 1 else None  # else it turns the picture
+            if samples is None:
+                raise SMNetError(f"its 16-bit samples cannot be read ({error})") from None
+        if image.tag_v2.get(PHOTOMETRIC) == 0:
+            raise SMNetError("is a 16-bit TIFF file whose white is 0; convert it first")
+    else:
+        samples = decode_by_opencv(data)
+        if samples is None:
+            raise SMNetError("is damaged")
+        if data[25] == 4:  # gray with alpha, which OpenCV gives as four channels
+            samples = samples[:, :, 2:]
+        transparent = dict(chunks_of(data)).get(b"tRNS")
+        if data[25] == 0 and transparent:  # one level is; OpenCV passes over it
+            level = struct.unpack(">H", transparent[8:10])[0]
+            samples = np.dstack([samples, np.where(samples == level, 0, 65535).astype(np.uint16)])
+    if samples.ndim == 2:
+        samples = samples[:, :, None]
+    if samples.dtype != np.uint16 or samples.shape[2] not in (1, 2, 3, 4):
+        raise SMNetError(f"has {samples.dtype} samples in {samples.shape[2]} channels, which cannot be read")
+    return samples
+
+
+def decode_by_opencv(data: bytes) -> np.ndarray | None:
+    """Samples as they are, in the order RGB(A); None where it cannot."""
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is not None and samples.ndim == 3:
+        samples = cv2.cvtColor(samples, cv2.COLOR_BGRA2RGBA if samples.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return samples

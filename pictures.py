@@ -5,6 +5,7 @@ A picture in memory is a uint8 array (C, H, W), C = 1 (gray) or 3 (RGB), unless 
 
 import math
 import os
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -64,17 +65,28 @@ class PictureFiles(NamedTuple):
         return Picture(self.name, clean, noisy)
 
 
-def find_pictures(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+def find_pictures(
+    folder: str | Path, suffixes: Collection[str] = SUFFIXES, problems: list[str] | None = None
+) -> list[Path]:  # fmt: skip
     """All picture files below `folder`, by their endings, sorted by path; links are followed, hidden ones passed over.
 
+    Folders in it that cannot be read are an error, or go to `problems`.
+
     Raises:
-        SMNetError: no such folder, or no picture in it.
+        SMNetError: no such folder, no picture in it, or a folder that cannot be read.
     """
+
+    def unreadable(error: OSError) -> None:
+        problem = f"{error.filename}: this folder cannot be read ({error.strerror})"
+        if problems is None or Path(error.filename) == folder:
+            raise SMNetError(problem)
+        problems.append(problem)
+
     folder = Path(folder)
     if not folder.is_dir():
-        raise SMNetError(f"no folder {folder}{download_advice(folder)}")
+        raise SMNetError(f"no folder {folder}{download_advice(folder) or '; give a folder that holds pictures'}")
     found, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         seen.add(os.path.realpath(parent))
         hidden_or_seen = {f for f in folders if f[0] == "." or os.path.realpath(Path(parent, f)) in seen}  # links can go round
         folders[:] = sorted(set(folders) - hidden_or_seen)
@@ -91,6 +103,23 @@ def download_advice(folder: str | Path) -> str:
     return f"; fetch it: python download.py {names[0]}" if names else ""
 
 
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        SMNetError: it cannot be read, or is empty; one line that names it.
+    """
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
+            raise SMNetError(f"{path}: is no file")
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise SMNetError(f"{path}: {error.strerror or error}") from None
+    if not data:
+        raise SMNetError(f"{path}: is empty")
+    return data
+
+
 def read_picture(path: str | Path, channels: int) -> np.ndarray:
     """Read a file with 1, 3 or 4 channels of 8 or 16 bits as uint8 (channels, H, W); transparency is dropped.
 
@@ -99,11 +128,11 @@ def read_picture(path: str | Path, channels: int) -> np.ndarray:
     Raises:
         SMNetError: the file cannot be read as such a picture.
     """
+    data = np.frombuffer(read_file(path), np.uint8)  # decoded from memory: OpenCV cannot open every path on every system
     try:
-        # Read by Python and decoded from memory, since OpenCV cannot open every path on every system.
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (cv2.error, OSError) as error:
-        raise SMNetError(f"{path}: {getattr(error, 'strerror', None) or 'is empty, damaged or no picture'}") from None
+        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        picture = None
     if picture is None:
         raise SMNetError(f"{path}: is damaged or no picture")
     if picture.dtype == np.uint16:

@@ -40,7 +40,7 @@ def choose_tile(model: SMNet, memory: float) -> int:
     for side in range(LARGEST, SMALLEST - 1, -STEP):
         if memory_needed(model, side * side) <= memory:
             return side
-    least = memory_needed(model, SMALLEST**2)
+    least = math.ceil(100 * memory_needed(model, SMALLEST**2)) / 100
     raise SMNetError(
         f"{memory:.2f} GB of memory are too little: tiles of {SMALLEST} pixels need {least:.2f}; give --memory or --tile"
     )

@@ -35,6 +35,7 @@ class DamagedFile(SMNetError):
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong arguments, 130 on Ctrl-C."""
     reuse_memory()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal has no letters for
     try:
         status = main()
     except SMNetError as error:
@@ -104,6 +105,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise NotImplementedError
         torch.empty(1, device=device)
         torch.backends.cudnn.allow_tf32 = False
     except (RuntimeError, AssertionError, NotImplementedError) as error:

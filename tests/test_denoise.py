@@ -1,8 +1,11 @@
 """denoise.py: pictures of every kind come back as they were, and what cannot be denoised is one line; tiles are seamless."""
 
+import errno
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +14,16 @@ import torch
 from conftest import synthetic_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from test_testing import save_model
 
 import denoise
 import photos
 import tiling
 import utils
+from encoding import write_photo
 from models import SMNet
-from photos import read_photo, write_photo
+from photos import read_photo
 from tiling import OVERLAP, SMALLEST, Denoiser, cuts, ramps
 from utils import SMNetError
 
@@ -156,6 +160,124 @@ def test_gray_with_alpha_of_16_bits_becomes_rgba(work, unchanged):
     np.testing.assert_array_equal(new.alpha, DEEP_GRAY[::-1])
 
 
+def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str) -> bytes:
+    """A TIFF file with EXIF and GPS folders; written here, independently of what reads it."""
+    depth = samples.dtype.itemsize * 8
+    data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    parts = [data + bytes(len(data) % 2)]
+
+    def put(part: bytes) -> int:
+        parts.append(part + bytes(len(part) % 2))
+        return 8 + sum(map(len, parts[:-1]))
+
+    def folder(*entries: tuple[int, int, int, bytes]) -> bytes:
+        listed = b"".join(struct.pack(f"{order}HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries)
+        return struct.pack(f"{order}H", len(entries)) + listed + bytes(4)
+
+    def short(value: int) -> bytes:
+        return struct.pack(f"{order}H", value)
+
+    def long(value: int) -> bytes:
+        return struct.pack(f"{order}I", value)
+
+    exposure = put(struct.pack(f"{order}II", 1, 50))
+    exif, gps = put(folder((33434, 5, 1, long(exposure)))), put(folder((1, 2, 2, b"N\0")))
+    text, scale = put("é".encode("latin-1") * 5 + b"\0"), put(struct.pack(f"{order}3d", 0.5, 0.25, 0))
+    main = put(folder(
+        (256, 3, 1, short(samples.shape[1])), (257, 3, 1, short(samples.shape[0])), (258, 3, 1, short(depth)),
+        (259, 3, 1, short(1)), (262, 3, 1, short(1)), (273, 4, 1, long(8)), (274, 3, 1, short(turned)),
+        (277, 3, 1, short(1)), (278, 3, 1, short(samples.shape[0])), (279, 4, 1, long(samples.nbytes)),
+        (315, 2, 6, long(text)), (33550, 12, 3, long(scale)), (34665, 4, 1, long(exif)), (34853, 4, 1, long(gps)),
+    ))  # fmt: skip
+    return (b"II*\0" if order == "<" else b"MM\0*") + long(main) + b"".join(parts)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("samples", [GRAY, DEEP_GRAY], ids=["8 bits", "16 bits"])
+def test_tiff_keeps_exif_folders_and_foreign_tags(work, unchanged, capsys, samples, order):
+    (work / "a.tif").write_bytes(tiff_with_folders(samples, turned=6, order=order))
+    assert denoise.main(["a.tif", "-o", "b.tif"]) == 0
+    files = [io.BytesIO((work / name).read_bytes()) for name in ("a.tif", "b.tif")]  # by name Pillow does not turn all of them
+    with Image.open(files[0]) as old, Image.open(files[1]) as new:
+        for image in (old, new):
+            exif = image.getexif()
+            assert exif.get_ifd(34665) == {33434: 0.02} and exif.get_ifd(34853) == {1: "N"} and exif[274] == 6
+            assert image.tag_v2[33550] == (0.5, 0.25, 0) and image.tag_v2[315] == "é" * 5
+        np.testing.assert_array_equal(np.asarray(new), np.asarray(old))
+        old.save("packed.tif", compression="tiff_lzw", tiffinfo={315: "é".encode("latin-1"), 33550: (0.5, 0.25, 0.0)})
+    assert denoise.main(["packed.tif"]) == 0
+    with Image.open("packed_denoised.tif") as new:
+        assert new.tag_v2[315] == "é" and new.tag_v2[33550] == (0.5, 0.25, 0)
+    assert denoise.main(["a.tif", "-o", "b.png"]) == 0  # another format: upright
+    assert "PNG cannot hold its TIFF tag 33550" in capsys.readouterr().out
+    with Image.open("b.png") as new:
+        np.testing.assert_array_equal(np.asarray(new), np.rot90(samples, -1))
+        assert new.getexif().get_ifd(34665) == {33434: 0.02} and 274 not in new.getexif()
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_a_new_format_gets_the_picture_upright(turned, work, unchanged, capsys):
+    exif = Image.Exif()
+    exif[274] = turned
+    (work / "a.webp").write_bytes(pillow(RGB, "WEBP", lossless=True, exif=exif, icc_profile=ICC))
+    with Image.open("a.webp") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    for name in ("b.png", "b.tif", "b.bmp"):
+        assert denoise.main(["a.webp", "-o", name]) == 0
+        with Image.open(name) as new:
+            assert 274 not in new.getexif() and new.info.get("icc_profile") == (None if name == "b.bmp" else ICC)
+            np.testing.assert_array_equal(np.asarray(new), expected)
+    assert "BMP cannot hold its EXIF, colour profile" in capsys.readouterr().out
+
+
+def test_the_fourth_channel_of_deep_tiff_stays_what_it_is(work, unchanged):
+    for kind, said in (("unassalpha", 2), ("assocalpha", 1), ("unspecified", 0)):
+        (work / "a.tif").write_bytes(tiff(np.dstack([DEEP_RGB, DEEP_GRAY]), extrasamples=[kind]))
+        assert denoise.main(["a.tif", "-o", "b.tif", "--overwrite"]) == 0
+        new = tifffile.TiffFile("b.tif").pages[0]
+        assert [int(value) for value in new.tags[338].value] == [said]
+        np.testing.assert_array_equal(new.asarray()[:, :, 3], DEEP_GRAY)
+        assert denoise.main(["a.tif", "-o", "b.png", "--overwrite"]) == (said != 2)  # where it would turn transparent
+
+
+def test_transparent_colours(work, unchanged, capsys):
+    level = int(DEEP_GRAY[3, 4])
+    (work / "deep.png").write_bytes(png_16_bit(DEEP_GRAY[:, :, None], 0, (b"tRNS", struct.pack(">H", level))))
+    PALETTE.save("clear.gif", transparency=PALETTE.getpixel((5, 5)))
+    exact = np.dstack([RGB, np.where(ALPHA > 128, 255, 0).astype(np.uint8)])
+    (work / "exact.webp").write_bytes(pillow(exact, "WEBP", lossless=True, exact=True))
+    assert denoise.main(["deep.png", "clear.gif", "exact.webp", "-o", "out"]) == 0
+    np.testing.assert_array_equal(read_photo("out/deep.png").alpha, np.where(DEEP_GRAY == level, 0, 65535))
+    with Image.open("clear.gif") as old, Image.open("out/clear.gif") as new:
+        old, new = np.asarray(old.convert("RGBA")), np.asarray(new.convert("RGBA"))
+    np.testing.assert_array_equal(new[:, :, 3], old[:, :, 3])
+    np.testing.assert_array_equal(new[old[:, :, 3] > 0], old[old[:, :, 3] > 0])
+    np.testing.assert_array_equal(np.asarray(Image.open("out/exact.webp")), exact)
+
+
+def test_captions_of_jpeg_are_kept(work, unchanged):
+    captions = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x08\x1c\x02x\0\x03sea"
+    segment = b"\xff\xed" + struct.pack(">H", len(captions) + 2) + captions
+    (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", extra=segment))
+    assert denoise.main(["a.jpg"]) == 0
+    assert segment in (work / "a_denoised.jpg").read_bytes()
+
+
+def half_a_png() -> bytes:
+    """A PNG file with half the samples, all else being right; Pillow takes the rest for black."""
+    whole = pillow(RGB, "PNG")
+    rows = zlib.compress(bytes(15 * (1 + 3 * 37)))
+    chunk = b"IDAT" + rows
+    return whole[:33] + struct.pack(">I", len(rows)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[-12:]
+
+
+def tiff_12_bit() -> bytes:
+    """A TIFF file of 12 bits a sample."""
+    whole = tiff(np.zeros((4, 4), np.uint16))
+    bits = tifffile.TiffFile(io.BytesIO(whole)).pages[0].tags[258].valueoffset
+    return whole[:bits] + struct.pack("<H", 12) + whole[bits + 2 :]
+
+
 # Every kind that cannot be denoised, and what is said of it.
 HOSTILE = {
     "empty.png": (b"", "is empty"),
@@ -165,6 +287,9 @@ HOSTILE = {
     "cut.jpg": (pillow(RGB, "JPEG")[:400], "damaged"),
     "cut.tif": (LOSSLESS["rgb.tiff"][:600], "damaged"),
     "cut deep.png": (LOSSLESS["deep rgb.png"][:300], "damaged"),
+    "half.png": (half_a_png(), "its samples end too early"),
+    "12 bits.tif": (tiff_12_bit(), "12 bits"),
+    "float rgb.tif": (tiff(RGB.astype(np.float32)), "float32 samples in 3 channels"),
     "header.png": (LOSSLESS["rgb.png"][:8], "no picture"),
     "flipped.png": (LOSSLESS["rgb.png"][:60] + b"\xff" * 40 + LOSSLESS["rgb.png"][100:], "damaged"),
     "cmyk.jpg": (pillow(Image.fromarray(RGB).convert("CMYK"), "JPEG"), "CMYK"),
@@ -221,6 +346,48 @@ def test_a_result_never_replaces_its_picture_or_another_result(work, capsys):
     assert (work / "a" / "x.png").read_bytes() == LOSSLESS["gray.png"]
 
 
+def test_odd_names_and_folders(work, capsys, monkeypatch):
+    folder = work / "in"
+    folder.mkdir()
+    for name in ("a.png", "a.bmp", "two\nlines.png", "x" * 245 + ".png"):
+        (folder / name).write_bytes(LOSSLESS["gray.png" if name[-1] == "g" else "gray.bmp"])
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path="."):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    for _ in range(2):  # the results lie in the folder itself the second time
+        assert denoise.main(["in", "in/a.png", "-o", "in/out", "--compare", "--overwrite"]) == 1
+        said = capsys.readouterr()
+        assert "denoised 3 pictures, skipped 4" in said.out and said.err.count("\n") == 4
+        assert "in/closed: this folder cannot be read (Permission denied)" in said.err
+        assert "in/pipe.png: is no file" in said.err and "in/loop.png: " in said.err and "x.png" in said.err
+    written = {path.name for path in (folder / "out").iterdir()}
+    assert written == {
+        "a.png", "a.bmp", "two\nlines.png", "a_compare.png", "a.png_compare.png", "two\nlines_compare.png",
+    }  # fmt: skip
+    (work / "file").write_text("")
+    with pytest.raises(SMNetError, match="file is a file; give a folder"):
+        denoise.main(["in", "-o", "file"])
+    for wrong in ("in/a.png -o a.jp2", "in/a.png --noiseL 25 --weights x.pth", "in/a.png --point 1 1"):
+        with pytest.raises(SystemExit) as caught:
+            denoise.main(wrong.split())
+        assert caught.value.code == 2
+
+
+def test_what_cannot_be_written_is_said_before_the_work(work, capsys, monkeypatch):
+    (work / "deep.png").write_bytes(LOSSLESS["deep gray.png"])
+    monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: pytest.fail("denoised in vain"))
+    assert denoise.main(["deep.png", "-o", "a.jpg"]) == 1
+    assert "skipped: deep.png: a.jpg: JPEG cannot hold 16 bits" in capsys.readouterr().err
+
+
 def test_the_right_network_is_found(work, capsys):
     (work / "x.png").write_bytes(LOSSLESS["gray.png"])
     (work / "y.png").write_bytes(LOSSLESS["rgb.png"])
@@ -242,7 +409,7 @@ def test_the_right_network_is_found(work, capsys):
 def test_sheets(work, capsys):
     (work / "x.png").write_bytes(LOSSLESS["rgb.png"])
     assert denoise.main(["x.png", "--compare", "--save_stages", "--point", "5", "900"]) == 0
-    assert read_photo("x_denoised_compare.png").pixels.shape == (50, 608, 3)  # three panels of at least 200, gaps of 4
+    assert read_photo("x_denoised_compare.png").pixels.shape == (57, 608, 3)  # upright; three panels of at least 200, gaps of 4
     (work / "x_denoised.png").unlink()
     assert denoise.main(["x.png", "--compare"]) == 1  # the sheet is there, and nothing is replaced
     assert "x_denoised_compare.png is there already" in capsys.readouterr().err and not (work / "x_denoised.png").exists()
@@ -252,7 +419,7 @@ def test_sheets(work, capsys):
     assert (
         "x_denoised.png is written, but this sheet is not: " in capsys.readouterr().err and (work / "x_denoised.png").exists()
     )
-    assert read_photo("x_denoised_stages.png").pixels.shape == (50, 1016, 3)  # five
+    assert read_photo("x_denoised_stages.png").pixels.shape == (57, 1016, 3)  # five
 
 
 def test_formats_that_cannot_hold_a_picture_are_one_line(tmp_path):
