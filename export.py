@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     model = utils.load_model(args.weights)
     target = Path(args.output) if args.output else Path(args.weights).with_suffix(".onnx")
+    if target.exists() and target.samefile(args.weights):
+        raise SMNetError(f"{target} holds the weights; give another -o")
     if target.exists() and not args.overwrite:
         raise SMNetError(f"{target} is there already; --overwrite replaces it")
     with utils.replacing(target) as temporary:

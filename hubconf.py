@@ -59,7 +59,7 @@ def _shipped(channels: int, sigma: float | None, device: str | torch.device) -> 
     Raises:
         SMNetError: there are no such weights in pretrained/.
     """
-    file = utils.shipped_file(channels, sigma)
+    file = utils.shipped_file(channels, None if sigma is None else float(sigma))
     if not file.is_file():
         there = sorted(path.stem for path in utils.PRETRAINED.glob("*.pth"))
         raise utils.SMNetError(f"{file.name} does not come with SMNet; {utils.describe(there, file.parent)}")

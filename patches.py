@@ -25,7 +25,7 @@ def open_h5(path: str | Path, kinds: tuple[str, ...], channels: int) -> h5py.Fil
         SMNetError: missing, damaged, of another kind, or of other channels; the message names the command that makes it.
     """
     command = "python dataset.py" if channels == 3 else "python dataset_gray.py"
-    if kinds[0] in (PATCH_PAIRS, PICTURE_PAIRS):
+    if kinds[0] in (PATCH_PAIRS, PICTURE_PAIRS) or "pairs" in Path(path).name:
         command += " --pairs NOISY CLEAN"
     path = Path(path)
     if not path.is_file():

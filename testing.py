@@ -173,7 +173,7 @@ def load_set(
         there = sorted(p.name for p in Path(data_dir).iterdir() if p.is_dir()) if Path(data_dir).is_dir() else []
         raise SMNetError(
             f"no test set {wanted}: neither {Path(data_dir) / wanted} nor {wanted} is a folder; {describe(there, data_dir)}"
-            f"{download_advice(wanted)}. Put its pictures there{advice}"
+            f"{download_advice(wanted)}, or put its pictures there{advice}"
         )
     if pairs:
         files, without_partner = find_pairs([folder], *pairs)
@@ -221,13 +221,14 @@ def find_model(
         shipped = utils.shipped_file(channels, noiseL, real=real)
         if not epochs and not checkpoint and Path(weights_dir) == Path("weights") and shipped.is_file():
             path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
-            print(f"there is no {run}_N.pth in {weights_dir}, N an epoch: taking {path}")
+            print(f"using {path}, which comes with the project ({weights_dir} has no {run}_*.pth)")
         elif not path.is_file():
             there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
             command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
             command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
+            blind = "" if noiseL is None else "; the blind network serves as well: no --noiseL, or --mode B in test_*.py"
             others = [file.stem for file in sorted(utils.PRETRAINED.glob(f"{kind}_*.pth"))]
-            also = f" ({utils.PRETRAINED} has {', '.join(others)})" if others else ""
+            also = (f" ({utils.PRETRAINED} has {', '.join(others)})" if others else "") + blind
             raise SMNetError(
                 f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE{also}"
             )

@@ -85,7 +85,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(packed, tmp_pat
 
 def test_they_are_taken_where_there_are_no_others(packed, tmp_path, capsys):
     assert gray_script.main(["--mode", "B", "--test_data", "Set12", "--json", "x.json"]) == 0
-    assert "there is no model_gray_B_N.pth in weights, N an epoch: taking shipped/gray_B.pth" in capsys.readouterr().out
+    assert (
+        "using shipped/gray_B.pth, which comes with the project (weights has no model_gray_B_*.pth)" in capsys.readouterr().out
+    )
     assert json.loads(Path("x.json").read_text())[0]["weights"] == str(Path("shipped", "gray_B.pth"))
     cv2.imwrite("photo.png", synthetic_picture(0, 40, 48))
     assert denoise.main(["photo.png"]) == 0
