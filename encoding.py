@@ -84,16 +84,23 @@ def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: 
         pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
         photo = for_format(photo, kind)
     try:
-        if kind == "PNG":
-            encoded = as_png(photo, pixels)
-        elif kind == "TIFF":
-            encoded = as_tiff(photo, pixels)
-        else:
-            encoded = by_pillow(photo, pixels, kind, quality)
-    except (OSError, ValueError, KeyError, RuntimeError, struct.error) as error:  # Pillow's and tifffile's on odd metadata
-        raise SMNetError(f"{path}: cannot be written as {kind} ({error})") from None
+        encoded = encode(photo, pixels, quality)
+    except Exception as error:  # Pillow and tifffile raise many kinds on odd metadata; hours of work are not to be lost for it
+        try:
+            bare = dataclasses.replace(photo, about={}, encoding={}, png_chunks=b"", tiff_tags=None)
+            encoded = encode(bare, np.ascontiguousarray(upright(pixels, photo.orientation)), quality)
+        except Exception:
+            raise SMNetError(f"{path}: cannot be written as {kind} ({error})") from None
+        photo.notes.append(f"its metadata could not be kept ({error})")
     with replacing(path) as temporary:
         temporary.write_bytes(encoded)
+
+
+def encode(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
+    """(H, W, 1 to 4), alpha with them, as a file of the photo's format."""
+    if photo.format == "PNG":
+        return as_png(photo, pixels)
+    return as_tiff(photo, pixels) if photo.format == "TIFF" else by_pillow(photo, pixels, quality)
 
 
 def for_format(photo: Photo, kind: str) -> Photo:
@@ -116,9 +123,9 @@ def for_format(photo: Photo, kind: str) -> Photo:
     return dataclasses.replace(photo, format=kind, about=about, encoding={}, png_chunks=b"", tiff_tags=None)
 
 
-def to_image(photo: Photo, pixels: np.ndarray, kind: str) -> Image.Image:
-    """uint8 (H, W, 1 to 4) -> Pillow's image, with a palette where the photo had one and the format takes it."""
-    if not photo.palette or kind in ("JPEG", "WEBP"):
+def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
+    """uint8 (H, W, 1 to 4) -> Pillow's image, with a palette where the photo had one and its format takes it."""
+    if not photo.palette or photo.format in ("JPEG", "WEBP") or (photo.format == "TIFF" and photo.alpha is not None):
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     clear = pixels[:, :, 3] < 128 if pixels.shape[2] == 4 else None  # of GIF
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, :3]))
@@ -131,15 +138,16 @@ def to_image(photo: Photo, pixels: np.ndarray, kind: str) -> Image.Image:
     return transparent
 
 
-def by_pillow(photo: Photo, pixels: np.ndarray, kind: str, quality: int) -> bytes:
+def by_pillow(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
     """Encode JPEG, WebP, BMP or GIF."""
+    kind = photo.format
     options = photo.about | photo.encoding
     if kind in ("JPEG", "WEBP"):
         options["quality"] = quality
     if kind == "WEBP":
         options["exact"] = True  # colours under transparency too
     buffer = io.BytesIO()
-    to_image(photo, pixels, kind).save(buffer, kind, **options)
+    to_image(photo, pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -152,7 +160,7 @@ def as_png(photo: Photo, pixels: np.ndarray) -> bytes:
         data = cv2.imencode(".png", pixels[:, :, order])[1].tobytes()
     else:
         buffer = io.BytesIO()
-        to_image(photo, pixels, "PNG").save(buffer, "PNG")
+        to_image(photo, pixels).save(buffer, "PNG")
         data = buffer.getvalue()
     kept = photo.png_chunks
     if not kept and photo.about:  # from another format: what Pillow makes of it
@@ -191,7 +199,7 @@ def as_tiff(photo: Photo, pixels: np.ndarray) -> bytes:
     else:
         buffer = io.BytesIO()
         compression = photo.encoding.get("compression", "tiff_adobe_deflate")
-        to_image(photo, pixels, "TIFF").save(buffer, "TIFF", compression=compression, tiffinfo=tags)
+        to_image(photo, pixels).save(buffer, "TIFF", compression=compression, tiffinfo=tags)
         data = buffer.getvalue()
     return with_folders(data, {tag: folder for tag in SUB_FOLDERS if (folder := photo.exif().get_ifd(tag))})
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from test_testing import save_model
 
 import denoise
+import encoding
 import photos
 import tiling
 import utils
@@ -253,6 +254,15 @@ def test_transparent_colours(work, unchanged, capsys):
     np.testing.assert_array_equal(new[:, :, 3], old[:, :, 3])
     np.testing.assert_array_equal(new[old[:, :, 3] > 0], old[old[:, :, 3] > 0])
     np.testing.assert_array_equal(np.asarray(Image.open("out/exact.webp")), exact)
+
+
+def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatch):
+    tags = encoding.as_16_bit_tiff
+    monkeypatch.setattr(encoding, "as_16_bit_tiff", lambda photo, pixels, given: 1 / 0 if given else tags(photo, pixels, given))
+    (work / "a.tif").write_bytes(LOSSLESS["deep turned.tif"])
+    assert denoise.main(["a.tif"]) == 0
+    assert "its metadata could not be kept (division by zero)" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_photo("a_denoised.tif").pixels, np.rot90(DEEP_RGB, -1))
 
 
 def test_captions_of_jpeg_are_kept(work, unchanged):
