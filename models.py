@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MIN_SIDE = 28  # pixels; below this some region of the 4 x 4 grid is too small to be pooled
-STRIP_BYTES, STRIP_ROWS = 2**23, 64  # of a map that a dense block computes at a time on CPU, about; and at least
+STRIP_BYTES, STRIP_ROWS = 2**23, 64  # of a map that is computed at a time on CPU, about; and at least
 
 
 class NonLocalBlock(nn.Module):
@@ -86,30 +86,35 @@ class NonLocalBlock(nn.Module):
         return attended.squeeze(1).transpose(1, 2).unflatten(2, (h, w))
 
 
+def strip_rows(x: Tensor) -> int:
+    """Rows of (N, C, H, W) to compute at a time without gradients: on CPU large maps are cut into horizontal strips."""
+    height = x.shape[2]
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return height
+    strips = min(round(x.numel() * x.element_size() / STRIP_BYTES), height // STRIP_ROWS)
+    return -(-height // max(1, strips))
+
+
 class PointwiseSum:
     """A 1x1 convolution of the concatenation of maps that come one by one, without gradients: none of them need be kept."""
 
     def __init__(self, conv: nn.Conv2d):
         self.conv = conv
         self.channels = 0  # that have come
-        self.total: Tensor | None = None  # (N * H * W, width)
+        self.total: Tensor | None = None  # (N, width, H, W)
 
     def add(self, x: Tensor, skip: bool = False) -> None:
         """The next map (N, C, H, W); with `skip` it is added to the result itself, too (C = width)."""
-        weight = self.conv.weight[:, self.channels : self.channels + x.shape[1]].flatten(1).t()  # (C, width)
+        weight = self.conv.weight[:, self.channels : self.channels + x.shape[1]]  # (width, C, 1, 1)
         if skip:
-            weight = weight + torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
-        places = x.permute(0, 2, 3, 1)  # (N, H, W, C): no copy is made of maps in channels_last
+            weight = weight + torch.eye(len(weight)).to(weight)[:, :, None, None]
         if self.total is None:
-            self.shape = places.shape[:3]
-            self.total = torch.addmm(self.conv.bias, places.flatten(0, 2), weight)
+            self.total = F.conv2d(x, weight, self.conv.bias)
         else:
-            self.total.addmm_(places.flatten(0, 2).to(self.total.dtype), weight.to(self.total.dtype))
+            rows = strip_rows(x)
+            for strip, total in zip(x.split(rows, dim=2), self.total.split(rows, dim=2)):
+                total.add_(F.conv2d(strip, weight))
         self.channels += x.shape[1]
-
-    def result(self) -> Tensor:
-        """(N, width, H, W)."""
-        return self.total.unflatten(0, self.shape).permute(0, 3, 1, 2)
 
 
 class FusingConv2d(nn.Conv2d):
@@ -127,7 +132,7 @@ class FusingConv2d(nn.Conv2d):
         fused = PointwiseSum(self)
         for new in maps:
             fused.add(new)
-        return fused.result()
+        return fused.total
 
 
 class DenseBlock(nn.Module):
@@ -153,15 +158,12 @@ class DenseBlock(nn.Module):
         return fused.add_(x) if self.skip else fused
 
     def by_strips(self, x: Tensor) -> Tensor:
-        """All of it without gradients. Large maps on CPU are cut into horizontal strips: what is in between stays small."""
-        height = x.shape[2]
-        strips = 1
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            strips = min(round(x.numel() * x.element_size() / STRIP_BYTES), height // STRIP_ROWS)
-        if strips < 2:
+        """All of it without gradients, large maps strip by strip: what is in between stays small."""
+        height, rows = x.shape[2], strip_rows(x)
+        if rows == height:
             return self.by_parts(x)
         result = torch.empty_like(x)
-        rows, halo = -(-height // strips), self.LAYERS  # what is false at a strip's edge moves inwards by a row a convolution
+        halo = self.LAYERS  # rows: what is false at a strip's edge moves inwards by a row a convolution
         for top in range(0, height, rows):
             start = max(0, top - halo)
             part = self.by_parts(x[:, :, start : top + rows + halo])
@@ -216,7 +218,7 @@ class DenseBlock(nn.Module):
                 else:
                     parts.append(more)
                 del more
-        return fused.result()
+        return fused.total
 
 
 class NoiseAwareBlock(nn.Module):
@@ -356,12 +358,13 @@ class ImageMemory(nn.Module):
 def convolve_twice(x: Tensor, first: nn.Conv2d, kernel: Tensor, bias: Tensor) -> Tensor:
     """Two 3x3 convolutions with nothing between them, the second to few channels: (N, C, H, W) -> (N, channels, H, W).
 
-    Without gradients the maps in between are not made: `first` is multiplied with each of the second kernel's nine places, and
-    the nine results are shifted and added, by a convolution with ones; which is the same at the borders, too.
+    Without gradients, where there would be more than nine maps a channel in between, they are not made: `first` is multiplied
+    with each of the second kernel's nine places, and the nine results are shifted and added, by a convolution with ones;
+    which is the same at the borders, too.
     """
-    if torch.is_grad_enabled():
-        return F.conv2d(first(x), kernel, bias, padding=1)
     channels = len(kernel)
+    if torch.is_grad_enabled() or first.out_channels <= 9 * channels:
+        return F.conv2d(first(x), kernel, bias, padding=1)
     places = kernel.flatten(2).transpose(1, 2).flatten(0, 1)  # (channels * 9, middle)
     weight = (places @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:])
     parts = F.conv2d(x, weight, places @ first.bias, padding=1)  # (N, channels * 9, H, W)
