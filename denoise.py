@@ -60,6 +60,12 @@ def main(argv: list[str] | None = None) -> int:
                 done += 1
             except SMNetError as error:
                 problems.append(str(error))
+            except (MemoryError, RuntimeError) as error:
+                if not utils.is_out_of_memory(error):
+                    raise
+                problems.append(
+                    f"{job.source}: does not fit into memory with all that is asked for; cut it up or scale it down"
+                )
     finally:  # on Ctrl-C too
         for problem in problems:
             print(f"skipped: {one_line(problem)}", file=sys.stderr)
@@ -134,12 +140,12 @@ def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[Job]:
     """
     output = Path(args.output) if args.output else None
     only = Path(args.pictures[0]) if len(args.pictures) == 1 else None
-    as_file = output and only and not only.is_dir() and output.suffix.lower() in FORMATS and not output.is_dir()
-    if output and output.is_file() and not as_file:
+    as_file = output and only and not os.path.isdir(only) and output.suffix.lower() in FORMATS and not os.path.isdir(output)
+    if output and os.path.isfile(output) and not as_file:
         raise SMNetError(f"{output} is a file; give a folder for the results")
     targets: dict[Path, Path] = {}  # by source; one given twice is denoised once
     for given in map(Path, args.pictures):
-        if not given.is_dir():
+        if not os.path.isdir(given):  # unlike Path's, false where it may not be looked at
             beside = given.with_name(f"{given.stem}_denoised{given.suffix}")
             targets[given] = output if as_file else output / given.name if output else beside
             continue

@@ -20,6 +20,7 @@ from photos import (
     EXTRA_SAMPLES,
     FORMATS,
     ICC,
+    INTEROPERABILITY,
     ORIENTATION,
     PNG_CHUNKS,
     RESOLUTION,
@@ -117,7 +118,8 @@ def for_format(photo: Photo, kind: str) -> Photo:
     about = {key: value for key, value in photo.about.items() if key in HOLDS[kind]}
     if "exif" in about:
         exif = photo.exif()
-        exif.pop(ORIENTATION, None)
+        if ORIENTATION in exif:
+            exif[ORIENTATION] = 1  # not none: XMP may hold the old one, which counts only where EXIF has none
         about["exif"] = exif.tobytes()
     about = {key: value for key, value in about.items() if value}
     return dataclasses.replace(photo, format=kind, about=about, encoding={}, png_chunks=b"", tiff_tags=None)
@@ -141,6 +143,8 @@ def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
 def by_pillow(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
     """Encode JPEG, WebP, BMP or GIF."""
     kind = photo.format
+    if kind == "BMP" and pixels.shape[2] == 4:
+        return as_bmp_with_alpha(photo, pixels)
     options = photo.about | photo.encoding
     if kind in ("JPEG", "WEBP"):
         options["quality"] = quality
@@ -149,6 +153,16 @@ def by_pillow(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     to_image(photo, pixels).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def as_bmp_with_alpha(photo: Photo, pixels: np.ndarray) -> bytes:
+    """Encode with a header of version 4, which says where the alpha is; Pillow's does not."""
+    height, width = pixels.shape[:2]
+    rows = np.ascontiguousarray(pixels[::-1, :, [2, 1, 0, 3]]).tobytes()
+    across, down = (round(dots / 0.0254) for dots in photo.about.get("dpi", (0, 0)))  # dots a metre
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(rows), across, down, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)  # masks, sRGB
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
 
 
 def as_png(photo: Photo, pixels: np.ndarray) -> bytes:
@@ -209,12 +223,12 @@ def as_16_bit_tiff(photo: Photo, pixels: np.ndarray, tags: TiffImagePlugin.Image
     options: dict = {"compression": "zlib", "predictor": True, "metadata": None, "software": False}
     extra = []
     for tag, value in tags.items():
+        if tag in RESOLUTION:
+            continue
         kind = tags.tagtype[tag]
         values = value if isinstance(value, tuple) else (value,)
         if kind in (5, 10):  # fractions
             values = tuple(part for v in values for part in (int(v.numerator), int(v.denominator)))
-        if tag in RESOLUTION:
-            continue
         if isinstance(value, str):
             value = value.encode("latin-1", "replace")
         if isinstance(value, bytes):
@@ -223,8 +237,9 @@ def as_16_bit_tiff(photo: Photo, pixels: np.ndarray, tags: TiffImagePlugin.Image
         else:
             count = len(values) // 2 if kind in (5, 10) else len(values)
             extra.append((tag, kind, count, values if len(values) > 1 else values[0], True))
-    if all(tag in tags and float(tags[tag]) == float(tags[tag]) for tag in RESOLUTION):  # 0/0 is no number
-        options |= {"resolution": tuple(float(tags[tag]) for tag in RESOLUTION[:2]), "resolutionunit": tags[RESOLUTION[2]]}
+    if all(tag in tags and float(tags[tag]) == float(tags[tag]) for tag in RESOLUTION[:2]):  # 0/0 is no number
+        unit = tags.get(RESOLUTION[2], 2)  # inches where it is not said
+        options |= {"resolution": tuple(float(tags[tag]) for tag in RESOLUTION[:2]), "resolutionunit": unit}
     alpha = ("unspecified", "assocalpha", "unassalpha")[extra_sample(photo)] if pixels.shape[2] in (2, 4) else None
     buffer = io.BytesIO()
     tifffile.imwrite(
@@ -249,7 +264,8 @@ def with_folders(tiff: bytes, folders: dict[int, dict]) -> bytes:
         tiff += bytes(len(tiff) % 2)
         directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=tiff[:2])
         for key, value in values.items():
-            directory[key] = value
+            if key != INTEROPERABILITY:
+                directory[key] = value
         entries[tag] = struct.pack(order + "HHII", tag, 4, 1, len(tiff))  # one number, where the folder lies
         tiff += directory.tobytes(len(tiff))
     tiff += bytes(len(tiff) % 2)

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from pictures import read_file
 from utils import SMNetError
@@ -45,9 +45,11 @@ PNG_CHUNKS = (
 ORIENTATION, BITS, PHOTOMETRIC, PLANES, EXTRA_SAMPLES, ICC, XMP = 274, 258, 262, 284, 338, 34675, 700
 RESOLUTION = (282, 283, 296)  # horizontal, vertical, unit
 SUB_FOLDERS = (34665, 34853)  # EXIF's and GPS's
+INTEROPERABILITY = 40965  # a folder in EXIF's
 EXIF_TAGS = (270, 271, 272, ORIENTATION, 305, 306, 315, 33432)  # of a TIFF file's own those that stand in other files' EXIF
 TIFF_LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "zstd", "lzma")
 
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # profiles and XMP above 1 MB are no damage
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors reach us as exceptions
 
 
@@ -178,6 +180,11 @@ def chunks_of(png: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
+def has_its_checksum(chunk: bytes) -> bool:
+    """Whether a whole PNG chunk is undamaged."""
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
 def tiff_bits(image: TiffImagePlugin.TiffImageFile) -> int:
     """Bits a sample, the most of its channels."""
     return int(max(np.atleast_1d(image.tag_v2.get(BITS, 1))))
@@ -214,7 +221,7 @@ def exif_of_tiff(image: TiffImagePlugin.TiffImageFile) -> Image.Exif:
                 exif[tag] = found[tag]
         for tag in SUB_FOLDERS:
             if folder := found.get_ifd(tag):
-                exif[tag] = {key: value for key, value in folder.items() if key != 40965}  # a folder in the folder
+                exif[tag] = {key: value for key, value in folder.items() if key != INTEROPERABILITY}
     return exif
 
 
@@ -240,12 +247,15 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         photo.encoding["compression"] = info["compression"] if lossless else "tiff_adobe_deflate"
         photo.tiff_tags = image.tag_v2
     if kind == "PNG":
-        photo.png_chunks = b"".join(chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS)
+        sound = (chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS and has_its_checksum(chunk))
+        photo.png_chunks = b"".join(sound)
     if data[24] == 16 if kind == "PNG" else kind == "TIFF" and tiff_bits(image) == 16:
         samples = read_16_bit(image, data)
         if kind == "PNG" and samples.shape[2] == 2:
             notes.append("it is gray with transparency of 16 bits, and becomes RGBA")
     else:
+        if kind == "PNG" and image.mode == "L" and data[24] in (2, 4) and "transparency" in info:
+            info["transparency"] *= 255 // (2 ** data[24] - 1)  # Pillow scales the samples, but not this level
         samples, photo.palette = read_8_bit(image, notes)
     colours = 1 if samples.shape[2] < 3 else 3
     photo.pixels = np.ascontiguousarray(samples[:, :, :colours])

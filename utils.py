@@ -44,6 +44,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         if not is_out_of_memory(error):
             raise
         sys.exit("error: out of memory; give smaller pictures, in training a smaller --batchsize or --patch_size")
+    except BrokenPipeError:  # who reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # a folder that may not be looked into, a name too long
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -174,7 +179,7 @@ def check_target(path: str | Path) -> Path:
         SMNetError: `path` is a folder, or its folder cannot be made or written to.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise SMNetError(f"{path} is a folder; give the name of a file to write")
     make_folder(path.parent)
     return path

@@ -213,7 +213,7 @@ def test_tiff_keeps_exif_folders_and_foreign_tags(work, unchanged, capsys, sampl
     assert "PNG cannot hold its TIFF tag 33550" in capsys.readouterr().out
     with Image.open("b.png") as new:
         np.testing.assert_array_equal(np.asarray(new), np.rot90(samples, -1))
-        assert new.getexif().get_ifd(34665) == {33434: 0.02} and 274 not in new.getexif()
+        assert new.getexif().get_ifd(34665) == {33434: 0.02} and new.getexif().get(274, 1) == 1
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
@@ -226,7 +226,7 @@ def test_a_new_format_gets_the_picture_upright(turned, work, unchanged, capsys):
     for name in ("b.png", "b.tif", "b.bmp"):
         assert denoise.main(["a.webp", "-o", name]) == 0
         with Image.open(name) as new:
-            assert 274 not in new.getexif() and new.info.get("icc_profile") == (None if name == "b.bmp" else ICC)
+            assert new.getexif().get(274, 1) == 1 and new.info.get("icc_profile") == (None if name == "b.bmp" else ICC)
             np.testing.assert_array_equal(np.asarray(new), expected)
     assert "BMP cannot hold its EXIF, colour profile" in capsys.readouterr().out
 
@@ -263,6 +263,68 @@ def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatc
     assert denoise.main(["a.tif"]) == 0
     assert "its metadata could not be kept (division by zero)" in capsys.readouterr().out
     np.testing.assert_array_equal(read_photo("a_denoised.tif").pixels, np.rot90(DEEP_RGB, -1))
+
+
+def test_alpha_of_bmp_stays(work, unchanged):
+    Image.fromarray(np.dstack([RGB, ALPHA])).save("a.png", dpi=(300, 300))
+    assert denoise.main(["a.png", "-o", "bmp.png"]) == 0
+    photo = read_photo("bmp.png")
+    photo.format, photo.png_chunks = "BMP", b""
+    encoding.write_photo("a.bmp", photo, photo.pixels)
+    assert denoise.main(["a.bmp"]) == 0
+    with Image.open("a_denoised.bmp") as new:
+        np.testing.assert_array_equal(np.asarray(new), np.dstack([RGB, ALPHA]))
+        assert [round(dots) for dots in new.info["dpi"]] == [300, 300]
+
+
+def test_deep_png_keeps_what_it_says_as_tiff(work, unchanged, capsys):
+    dots = struct.pack(">IIB", 11811, 11811, 1)  # a metre
+    (work / "a.png").write_bytes(png_16_bit(DEEP_RGB, 2, (b"pHYs", dots), (b"iCCP", b"x\0\0" + zlib.compress(ICC))))
+    assert denoise.main(["a.png", "-o", "a.tif"]) == 0
+    assert "metadata" not in capsys.readouterr().out
+    with Image.open("a.tif") as new:
+        assert new.info["icc_profile"] == ICC and [round(dots) for dots in new.info["dpi"]] == [300, 300]
+
+
+def test_a_transparent_level_of_few_bits(work, unchanged):
+    levels = np.arange(16, dtype=np.uint8).reshape(1, 16).repeat(16, 0)
+    packed = (levels[:, ::2] << 4) | levels[:, 1::2]
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 4, 0, 0, 0, 0)), (b"tRNS", b"\0\x05"), (b"IDAT", rows), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    (work / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert denoise.main(["a.png"]) == 0
+    np.testing.assert_array_equal(read_photo("a_denoised.png").alpha, np.where(levels == 5, 0, 255))
+
+
+def test_damaged_and_long_texts_of_png(work, unchanged):
+    damaged = struct.pack(">I", 6) + b"tEXta\0text" + b"1234"
+    long = b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 2_000_000)
+    content = png_16_bit(DEEP_RGB, 2, long)
+    end = content.index(b"IEND") - 4
+    (work / "a.png").write_bytes(content[:end] + damaged + content[end:])
+    assert denoise.main(["a.png"]) == 0
+    with Image.open("a_denoised.png") as new:
+        new.load()
+        assert len(new.info["XML:com.adobe.xmp"]) == 2_000_000
+
+
+def test_one_picture_too_large_for_memory_does_not_end_the_batch(work, unchanged, capsys, monkeypatch):
+    for name in "ab":
+        Image.fromarray(RGB).save(f"{name}.png")
+    read = denoise.to_tensor
+    tried = []
+
+    def first_fails(photo):
+        tried.append(photo)
+        if len(tried) == 1:
+            raise MemoryError
+        return read(photo)
+
+    monkeypatch.setattr(denoise, "to_tensor", first_fails)
+    assert denoise.main(["a.png", "b.png"]) == 1
+    printed = capsys.readouterr()
+    assert "skipped: a.png: does not fit into memory" in printed.err and Path("b_denoised.png").is_file()
 
 
 def test_captions_of_jpeg_are_kept(work, unchanged):
