@@ -107,7 +107,7 @@ class PointwiseSum:
         """The next map (N, C, H, W); with `skip` it is added to the result itself, too (C = width)."""
         weight = self.conv.weight[:, self.channels : self.channels + x.shape[1]]  # (width, C, 1, 1)
         if skip:
-            weight = weight + torch.eye(len(weight)).to(weight)[:, :, None, None]
+            weight = weight + torch.eye(len(weight), dtype=weight.dtype, device=weight.device)[:, :, None, None]
         if self.total is None:
             self.total = F.conv2d(x, weight, self.conv.bias)
         else:
@@ -368,8 +368,9 @@ def convolve_twice(x: Tensor, first: nn.Conv2d, kernel: Tensor, bias: Tensor) ->
     places = kernel.flatten(2).transpose(1, 2).flatten(0, 1)  # (channels * 9, middle)
     weight = (places @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:])
     parts = F.conv2d(x, weight, places @ first.bias, padding=1)  # (N, channels * 9, H, W)
-    shifts = torch.eye(9).flatten()[None].to(parts)  # the place of each of a channel's nine parts
-    shifts = torch.kron(torch.eye(channels).to(parts), shifts).view(channels, channels * 9, 3, 3)
+    like = {"dtype": parts.dtype, "device": parts.device}
+    shifts = torch.eye(9, **like).flatten()[None]  # the place of each of a channel's nine parts
+    shifts = torch.kron(torch.eye(channels, **like), shifts).view(channels, channels * 9, 3, 3)
     return F.conv2d(parts, shifts, bias, padding=1)
 
 

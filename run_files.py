@@ -188,7 +188,7 @@ class RunFiles:
     def continue_after(self, epoch: int) -> list[Path]:
         """`--checkpoint`: from the training state, where it is of the same step as that epoch's weights, else from them.
 
-        Returns the state file where it is of a later step, and so would be replaced by an earlier one.
+        Returns the state file where it is of a later step, or of other settings: it would be replaced by a lesser one.
         """
         weights_file, state_file = self.file(epoch), self.file("state")
         if not weights_file.is_file():
@@ -205,11 +205,17 @@ class RunFiles:
                     print(f"continuing exactly after epoch {epoch}, from the training state {state_file}")
                     return []
                 newer = [state_file] if step > epoch * self.learner.steps_per_epoch else []
-            except SMNetError as error:
+            except utils.DamagedFile as error:
                 why = f"the training state cannot be used ({error})"
+            except SMNetError as error:
+                why, newer = f"the training state cannot be used ({error})", [state_file]
         self.take_weights(weights_file)
-        self.learner.done = Progress(epoch=epoch, step=epoch * self.learner.steps_per_epoch, best=self.best_until(epoch))
+        step = epoch * self.learner.steps_per_epoch
+        self.learner.done = Progress(epoch=epoch, step=step, best=self.best_until(epoch))
         print(f"continuing after epoch {epoch} from its weights alone, {weights_file}: {why}, so the optimizer starts anew")
+        missing = step - content.get("step", step)
+        if 0 < missing < self.learner.steps_per_epoch:
+            print(f"that epoch ended early, by --max_steps: its last {missing} steps are left out")
         return newer
 
     def advice_without_state(self) -> str:

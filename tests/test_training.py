@@ -162,6 +162,22 @@ def test_checkpoint_option_continues_exactly_or_from_weights_and_says_which(trai
     assert "the training state cannot be used" in capsys.readouterr().out
 
 
+def test_a_state_of_other_settings_is_not_replaced_unasked(train_args, tmp_path):
+    train_gray.main([*train_args, "--epochs", "2"])
+    before = everything(tmp_path)
+    with pytest.raises(SMNetError, match="_state.pth would be replaced"):
+        train_gray.main([*train_args, "--epochs", "2", "-c", "2", "--seed", "1"])
+    assert everything(tmp_path) == before
+
+
+def test_an_epoch_cut_short_is_not_passed_over_in_silence(train_args, tmp_path, capsys):
+    train_gray.main([*train_args, "--max_steps", "2"])
+    for file in (tmp_path / "weights").glob("*_state*.pth"):
+        file.unlink()
+    train_gray.main([*train_args, "--epochs", "2", "-c", "1"])
+    assert "its last 1 steps are left out" in capsys.readouterr().out
+
+
 def test_an_older_state_does_not_replace_later_weights_unasked(train_args, tmp_path):
     state = tmp_path / "weights" / "model_gray_L25_state.pth"
     train_gray.main([*train_args, "--epochs", "1"])
