@@ -118,8 +118,9 @@ def for_format(photo: Photo, kind: str) -> Photo:
     about = {key: value for key, value in photo.about.items() if key in HOLDS[kind]}
     if "exif" in about:
         exif = photo.exif()
-        if ORIENTATION in exif:
-            exif[ORIENTATION] = 1  # not none: XMP may hold the old one, which counts only where EXIF has none
+        exif.pop(ORIENTATION, None)
+        if "xmp" in about:
+            exif[ORIENTATION] = 1  # XMP may hold the old one, which counts where EXIF has none
         about["exif"] = exif.tobytes()
     about = {key: value for key, value in about.items() if value}
     return dataclasses.replace(photo, format=kind, about=about, encoding={}, png_chunks=b"", tiff_tags=None)

@@ -194,7 +194,7 @@ class RunFiles:
         if not weights_file.is_file():
             raise SMNetError(f"no weights {weights_file} to continue from; {self.advice_without_state()}")
         content = utils.read_checkpoint(weights_file)
-        why, newer = "there is no training state of that epoch", []
+        why, in_the_way = "there is no training state of that epoch", []
         if state_file.is_file():
             try:
                 state = utils.read_checkpoint(state_file)
@@ -204,11 +204,11 @@ class RunFiles:
                     self.launched = True
                     print(f"continuing exactly after epoch {epoch}, from the training state {state_file}")
                     return []
-                newer = [state_file] if step > epoch * self.learner.steps_per_epoch else []
+                in_the_way = [state_file] if step > epoch * self.learner.steps_per_epoch else []
             except utils.DamagedFile as error:
                 why = f"the training state cannot be used ({error})"
             except SMNetError as error:
-                why, newer = f"the training state cannot be used ({error})", [state_file]
+                why, in_the_way = f"the training state cannot be used ({error})", [state_file]
         self.take_weights(weights_file)
         step = epoch * self.learner.steps_per_epoch
         self.learner.done = Progress(epoch=epoch, step=step, best=self.best_until(epoch))
@@ -216,7 +216,7 @@ class RunFiles:
         missing = step - content.get("step", step)
         if 0 < missing < self.learner.steps_per_epoch:
             print(f"that epoch ended early, by --max_steps: its last {missing} steps are left out")
-        return newer
+        return in_the_way
 
     def advice_without_state(self) -> str:
         """What to type where there is nothing of the kind asked for."""
