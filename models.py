@@ -9,13 +9,15 @@ on the stems.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 MIN_SIDE = 28  # pixels; below this some region of the 4 x 4 grid is too small to be pooled
-STRIP_BYTES, STRIP_ROWS = 2**23, 64  # of a map that is computed at a time on CPU, about; and at least
+STRIP_BYTES, STRIP_ROWS = 3 * 2**20, 96  # of a dense block's input computed at a time on CPU, about; and at least
+PIECE_BYTES = 2**23  # of a map added to others at a time on CPU, about
 
 
 class NonLocalBlock(nn.Module):
@@ -82,39 +84,20 @@ class NonLocalBlock(nn.Module):
             plane.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()  # (N, 1, places, d)
             for plane in (theta, F.max_pool2d(phi, 2), F.max_pool2d(g, 2))
         )
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (N, 1, h * w, d)
+        if not torch.is_grad_enabled() and theta.device.type == "cpu" and not torch.compiler.is_exporting():
+            pad = (0, -d % 16)  # zeros, for whole registers: products with fewer columns are slower
+            query, key, value = (F.pad(x, pad) for x in (query, key, value))
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :d]  # (N, 1, h * w, d)
         return attended.squeeze(1).transpose(1, 2).unflatten(2, (h, w))
 
 
-def strip_rows(x: Tensor) -> int:
-    """Rows of (N, C, H, W) to compute at a time without gradients: on CPU large maps are cut into horizontal strips."""
+def strip_rows(x: Tensor, size: int) -> int:
+    """Rows of (N, C, H, W) to compute at a time without gradients: on CPU large maps are cut, into about `size` bytes each."""
     height = x.shape[2]
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return height
-    strips = min(round(x.numel() * x.element_size() / STRIP_BYTES), height // STRIP_ROWS)
+    strips = min(round(x.numel() * x.element_size() / size), height // STRIP_ROWS)
     return -(-height // max(1, strips))
-
-
-class PointwiseSum:
-    """A 1x1 convolution of the concatenation of maps that come one by one, without gradients: none of them need be kept."""
-
-    def __init__(self, conv: nn.Conv2d):
-        self.conv = conv
-        self.channels = 0  # that have come
-        self.total: Tensor | None = None  # (N, width, H, W)
-
-    def add(self, x: Tensor, skip: bool = False) -> None:
-        """The next map (N, C, H, W); with `skip` it is added to the result itself, too (C = width)."""
-        weight = self.conv.weight[:, self.channels : self.channels + x.shape[1]]  # (width, C, 1, 1)
-        if skip:
-            weight = weight + torch.eye(len(weight), dtype=weight.dtype, device=weight.device)[:, :, None, None]
-        if self.total is None:
-            self.total = F.conv2d(x, weight, self.conv.bias)
-        else:
-            rows = strip_rows(x)
-            for strip, total in zip(x.split(rows, dim=2), self.total.split(rows, dim=2)):
-                total.add_(F.conv2d(strip, weight))
-        self.channels += x.shape[1]
 
 
 class FusingConv2d(nn.Conv2d):
@@ -129,10 +112,29 @@ class FusingConv2d(nn.Conv2d):
     def forward(self, maps: Iterable[Tensor]) -> Tensor:
         if torch.is_grad_enabled():
             return super().forward(torch.cat(list(maps), dim=1))
-        fused = PointwiseSum(self)
-        for new in maps:
-            fused.add(new)
-        return fused.total
+        kernels = iter(self.weight.split(self.out_channels, dim=1))
+        maps = iter(maps)
+        total = F.conv2d(next(maps), next(kernels), self.bias)
+        rows = strip_rows(total, PIECE_BYTES)
+        for new, kernel in zip(maps, kernels):
+            for piece, sum_ in zip(new.split(rows, dim=2), total.split(rows, dim=2)):
+                sum_.add_(F.conv2d(piece, kernel))
+        return total
+
+
+def trim(x: Tensor, above: int, below: int) -> Tensor:
+    """(N, C, H, W) without its first `above` and last `below` rows."""
+    return x[:, :, above : x.shape[2] - below]
+
+
+class Group(NamedTuple):
+    """Convolutions of a dense block that are computed at once, as one with all their channels."""
+
+    first: int  # the first one's number in the block
+    bias: Tensor  # (channels)
+    before: list[Tensor]  # kernels (channels, C, 3, 3) for the block's input and for the maps of each group before
+    within: list[Tensor]  # kernels (rest of the channels, growth, 3, 3) for the maps of each of the group but the last
+    fusion: Tensor  # kernel (width, channels, 1, 1) from the group's maps to the block's result
 
 
 class DenseBlock(nn.Module):
@@ -158,16 +160,17 @@ class DenseBlock(nn.Module):
         return fused.add_(x) if self.skip else fused
 
     def by_strips(self, x: Tensor) -> Tensor:
-        """All of it without gradients, large maps strip by strip: what is in between stays small."""
-        height, rows = x.shape[2], strip_rows(x)
-        if rows == height:
-            return self.by_parts(x)
-        result = torch.empty_like(x)
-        halo = self.LAYERS  # rows: what is false at a strip's edge moves inwards by a row a convolution
+        """All of it without gradients, large maps strip by strip: what is in between stays small, and in the CPU's cache."""
+        kernel = self.fusion.weight[:, : x.shape[1]]
+        if self.skip:
+            kernel = kernel + torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)[:, :, None, None]
+        result = F.conv2d(x, kernel, self.fusion.bias)
+        groups = self.groups()
+        height, rows = x.shape[2], strip_rows(x, STRIP_BYTES)
         for top in range(0, height, rows):
-            start = max(0, top - halo)
-            part = self.by_parts(x[:, :, start : top + rows + halo])
-            result[:, :, top : top + rows] = part[:, :, top - start :][:, :, :rows]
+            bottom = min(top + rows, height)
+            above, below = min(top, self.LAYERS), min(height - bottom, self.LAYERS)
+            self.add_groups(x[:, :, top - above : bottom + below], groups, above, below, result[:, :, top:bottom])
         return result
 
     def by_concatenation(self, x: Tensor) -> Tensor:
@@ -182,43 +185,46 @@ class DenseBlock(nn.Module):
         fused += F.conv2d(last, self.fusion.weight[:, split:])
         return fused
 
-    def by_parts(self, x: Tensor) -> Tensor:
-        """All of it without gradients and concatenations: new maps add their part to the convolutions after them.
+    def groups(self) -> list[Group]:
+        """The convolutions as `add_groups` takes them. Those of few channels are slow, so they go in groups of 32 channels."""
+        width, growth = self.fusion.out_channels, self.convs[0].out_channels
+        size = max(1, 32 // growth)
+        groups = []
+        for first in range(0, self.LAYERS, size):
+            convs = self.convs[first : first + size]
+            common = width + first * growth  # channels that are there before the group
+            kernel = torch.cat([conv.weight[:, :common] for conv in convs])
+            before = kernel.split([width] + [size * growth] * (first // size), dim=1)
+            within = []
+            for i in range(1, len(convs)):
+                start = common + (i - 1) * growth
+                within.append(torch.cat([conv.weight[:, start : start + growth] for conv in convs[i:]]))
+            bias = torch.cat([conv.bias for conv in convs])
+            fusion = self.fusion.weight[:, common : common + len(bias)]
+            groups.append(Group(first, bias, list(before), within, fusion))
+        return groups
 
-        Convolutions of few channels are slow, so narrow ones go in groups of 32 channels: within a group one after the other,
-        from group to group at once.
+    def add_groups(self, x: Tensor, groups: list[Group], above: int, below: int, result: Tensor) -> None:
+        """Add the new maps' share of the fusion to `result`, without gradients and concatenations: each is convolved by itself.
+
+        The first `above` and last `below` rows of `x` are there for the others' sake only, and not in the result. They are
+        dropped as they become false, a row with every convolution.
         """
-        growth = self.convs[0].out_channels
-        together = max(1, 32 // growth)
-
-        def weight(first: int, last: int, start: int, channels: int) -> Tensor:
-            """Of the convolutions first to last, for `channels` input channels from `start`."""
-            return torch.cat([conv.weight[:, start : start + channels] for conv in self.convs[first:last]])
-
-        fused = PointwiseSum(self.fusion)
-        fused.add(x, skip=self.skip)
-        parts: list[Tensor] = []  # of the groups not yet begun, what they have of those before them, (N, n * growth, H, W)
-        for first in range(0, self.LAYERS, together):
-            last = min(first + together, self.LAYERS)
-            bias = torch.cat([conv.bias for conv in self.convs[first:last]])
-            maps = F.conv2d(x, weight(first, last, 0, x.shape[1]), bias, padding=1)
-            if parts:
-                maps.add_(parts.pop(0))
-            start = x.shape[1] + first * growth
-            for i in range(1, last - first):  # the convolutions of the group on each other
-                new = F.relu(maps[:, (i - 1) * growth : i * growth])
-                more = F.conv2d(new, weight(first + i, last, start + (i - 1) * growth, growth), padding=1)
-                maps[:, i * growth :].add_(more)
-                del new, more
-            fused.add(F.relu_(maps))
-            for j, later in enumerate(range(last, self.LAYERS, together)):
-                more = F.conv2d(maps, weight(later, later + together, start, maps.shape[1]), padding=1)
-                if first:
-                    parts[j].add_(more)
-                else:
-                    parts.append(more)
-                del more
-        return fused.total
+        maps = [x]  # and those of each group
+        for group in groups:
+            true = self.LAYERS - group.first  # rows beyond the result that still count
+            drop = max(0, above - true), max(0, below - true)
+            maps = [trim(before, *drop) for before in maps]
+            above, below = above - drop[0], below - drop[1]
+            new = F.conv2d(maps[0], group.before[0], group.bias, padding=1)
+            for before, kernel in zip(maps[1:], group.before[1:]):
+                new.add_(F.conv2d(before, kernel, padding=1))
+            rest = new
+            for kernel in group.within:
+                one, rest = rest.split([kernel.shape[1], len(kernel)], dim=1)
+                rest.add_(F.conv2d(F.relu(one), kernel, padding=1))
+            maps.append(F.relu_(new))
+            result.add_(F.conv2d(trim(new, above, below), group.fusion))
 
 
 class NoiseAwareBlock(nn.Module):

@@ -140,19 +140,25 @@ def test_small_pictures_are_mirrored_to_28_and_cropped():
         torch.testing.assert_close(model(x), expected)
 
 
-@pytest.mark.parametrize("batch, height, width", [(1, 128, 20), (1, 201, 33), (2, 300, 17)])
+@pytest.mark.parametrize("growth", [4, 16, 32], ids=["one group", "two groups", "four groups"])
+@pytest.mark.parametrize(
+    "batch, height, width, rows, strips",
+    [(1, 128, 20, 64, 2), (1, 201, 33, 64, 3), (2, 300, 17, 64, 4), (1, 41, 12, 3, 11)],  # the last: the last strip is one row
+)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
-def test_dense_blocks_in_strips_give_the_same(batch, height, width, memory_format, monkeypatch):
+def test_dense_blocks_in_strips_give_the_same(growth, batch, height, width, rows, strips, memory_format, monkeypatch):
     torch.manual_seed(0)
-    block = models.DenseBlock(8, 4).to(memory_format=memory_format)
+    block = models.DenseBlock(8, growth).to(memory_format=memory_format)
     x = torch.randn(batch, 8, height, width).contiguous(memory_format=memory_format)
+    plain = block.by_concatenation(x) + x
     with torch.inference_mode():
-        whole = block(x)
+        assert torch.allclose(block(x), plain, atol=1e-6)
         monkeypatch.setattr(models, "STRIP_BYTES", 1)
-        monkeypatch.setattr(models.DenseBlock, "by_parts", counted := Mock(side_effect=block.by_parts))
-        strips = block(x)
-    assert counted.call_count == height // 64
-    assert torch.allclose(strips, whole, atol=1e-6)
+        monkeypatch.setattr(models, "STRIP_ROWS", rows)
+        monkeypatch.setattr(models.DenseBlock, "add_groups", counted := Mock(side_effect=block.add_groups))
+        in_strips = block(x)
+    assert counted.call_count == strips
+    assert torch.allclose(in_strips, plain, atol=1e-6)
 
 
 def test_pictures_in_a_batch_do_not_mix():
