@@ -29,6 +29,7 @@ def processes(device: torch.device) -> Iterator[None]:
         yield
         return
     store = fresh_store()
+    name_launch(store)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank(), world_size=size())
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
         yield
@@ -78,18 +79,32 @@ def size() -> int:
     return int(os.environ["WORLD_SIZE"]) if LAUNCHED else 1
 
 
+def local_size() -> int:
+    """The number of processes on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if LAUNCHED else 1
+
+
 def local_rank() -> int:
     """This process's number on its own machine, which is that of its GPU."""
     return int(os.environ["LOCAL_RANK"]) if LAUNCHED else 0
 
 
-def launch() -> str | None:
-    """What tells this launch of torchrun from others, the same in all its processes and restarts; None without torchrun.
+_launch: str | None = None
 
-    That is the run's id: random with --standalone, --rdzv_id on several machines. Where there is none, torchrun's pid.
-    """
-    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
-    return f"pid {os.getppid()}" if run_id == "none" else run_id
+
+def name_launch(store: dist.Store) -> None:
+    """Set what `launch` gives: the run's id, random with --standalone, --rdzv_id on several machines, else one in the store."""
+    global _launch
+    while isinstance(store, dist.PrefixStore):  # the store of all restarts is behind these
+        store = store.underlying_store
+    _launch = os.environ["TORCHELASTIC_RUN_ID"]
+    if _launch == "none":
+        _launch = store.compare_set("smnet/launch", "", secrets.token_hex(8)).decode()  # the first process's
+
+
+def launch() -> str | None:
+    """What tells this launch of torchrun from others, the same in all its processes and restarts; None without torchrun."""
+    return _launch
 
 
 def share(items: list) -> list:

@@ -6,18 +6,20 @@ Nothing here reads or writes files: `run_files.py` does that.
 import argparse
 import dataclasses
 import math
+import warnings
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 import distributed
 from models import SMNet
-from optimizers import make_optimizers, moving_average, rate_factor
+from optimizers import MovingAverage, make_optimizers, rate_factor
 from patches import EpochBatches, PatchDataset
 from utils import SMNetError
+
+NUMBERS_HELD = 225  # that a step keeps for its backward, for each pixel and base channel, measured by benchmark.py
 
 
 @dataclasses.dataclass
@@ -68,12 +70,12 @@ class Learner:
             raise SMNetError(f"--batchsize {args.batchsize} is the whole batch, too small for {distributed.size()} processes")
         self.total_steps = min(self.steps_per_epoch * args.epochs, args.max_steps or math.inf)
         self.done = Progress()
-        self.speed = 0.0  # pictures a second in the epoch at hand
+        self.speed = 0.0  # pictures a second in the epoch at hand, 0 where it was trained by an earlier process
 
         model.to(self.device, memory_format=torch.channels_last)
         self.parallel: nn.Module = model  # what is called in training: `connect` wraps it for several processes and --compile
         self.no_sync = nullcontext  # within it the processes do not add up their gradients
-        self.average = AveragedModel(model, multi_avg_fn=moving_average(args.ema)) if args.ema else None
+        self.average = MovingAverage(model, decay=args.ema) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
         bf16 = has_bf16(device)
         self.autocast = torch.autocast(device.type, torch.bfloat16 if bf16 else torch.float16, enabled=args.amp)
@@ -85,6 +87,8 @@ class Learner:
         """After `load`: let the processes of torchrun add up their gradients, and compile the network where that is wanted."""
         if distributed.LAUNCHED:
             ids = [self.device.index] if self.device.type == "cuda" else None
+            # 1x1 kernels are stored alike in both memory formats, which DDP reports as if their gradients had to be rearranged.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             self.parallel = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
             self.no_sync = self.parallel.no_sync
         if self.args.compile:
@@ -102,6 +106,14 @@ class Learner:
     def steps_left_in_epoch(self) -> int:
         """Steps to the end of the epoch at hand, or to the run's last step."""
         return max(0, min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step))
+
+    def memory_needed(self) -> float:
+        """GB that a step takes of this process's device, about; on the CPU all processes of this machine together."""
+        args = self.args
+        share = math.ceil(args.batchsize / distributed.size())
+        pixels = math.ceil(share / args.accumulate) * args.patch_size**2
+        processes = distributed.local_size() if self.device.type == "cpu" else 1
+        return processes * pixels * args.width * NUMBERS_HELD * (2 if args.amp else 4) / 1e9
 
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).

@@ -2,10 +2,10 @@
 
 import argparse
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 def make_optimizers(model: nn.Module, args: argparse.Namespace) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -67,17 +67,24 @@ def rate_factor(step: int, *, steps_per_epoch: int, total_steps: int, args: argp
     return 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in args.milestones)
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """The update that `torch.optim.swa_utils.AveragedModel` is to use: average += (1 - d) * (weights - average).
+class MovingAverage(AveragedModel):
+    """A copy of a network whose weights follow it: average += (1 - d) * (weights - average) at every update.
 
-    d is min(decay, (1 + n) / (10 + n)) after n updates, so that a short run's average forgets the initial weights. `n`
-    stays on its device: asking for its value would make the CPU wait for a GPU at every step.
+    d is min(decay, (1 + n) / (10 + n)) after n updates, so that a short run's average forgets the initial weights. Unlike
+    PyTorch's own update this never makes the CPU wait for a GPU.
+
+    Args:
+        model: the network; `self.module` is the average, equal to it until the second update.
+        decay: per update, 0 to 1.
     """
 
-    @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
-        changes = torch._foreach_sub(weights, averages)
-        torch._foreach_mul_(changes, 1 - ((1 + n) / (10 + n)).clamp(max=decay))
-        torch._foreach_add_(averages, changes)
+    def __init__(self, model: nn.Module, *, decay: float):
+        super().__init__(model)
+        self.decay = decay
 
-    return update
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        n = int(self.n_averaged)  # on the CPU
+        d = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - d)
+        self.n_averaged += 1

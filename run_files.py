@@ -46,7 +46,7 @@ class RunFiles:
         self.settings = {**vars(args), **asked}
         self.log_folder, self.log_file = Path(args.log_dir) / name, Path(args.log_dir) / f"{name}.jsonl"
         self.damaged = False  # whether the newest state on disk is, and the one before it is to be kept
-        self.launched = False  # whether the state on disk is of this run
+        self.own_state = False  # whether the state on disk is of this run
 
     def file(self, what: int | str) -> Path:
         """weights/NAME_<what>.pth; `what` is an epoch, "best" or "state"."""
@@ -72,11 +72,11 @@ class RunFiles:
             self.learner.raise_diverged("there are weights that are no finite numbers")
         settings = {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)}
         state = {**self.learner.state(), "launch": distributed.launch(), "settings": settings}
-        keep = self.file("state_previous") if self.launched else None  # a state of an earlier run is not one before this
+        keep = self.file("state_previous") if self.own_state else None  # a state of an earlier run is not one before this
         utils.save_checkpoint(self.file("state"), state, keep=keep)
         if not keep and self.file("state_previous").is_file():
             utils.remove(self.file("state_previous"))
-        self.launched = True
+        self.own_state = True
 
     def write_log_line(self, line: dict) -> None:
         """Put an epoch's line into the jsonl log, after those of the epochs before and in place of any later ones."""
@@ -139,14 +139,12 @@ class RunFiles:
         args, state_file = self.args, self.file("state")
         if self.is_restart():
             args.resume, args.checkpoint, args.init = True, 0, None
-        for folder in (args.weights_dir, self.log_folder):
-            utils.make_folder(folder)
         in_the_way: list[Path] = []
         if args.resume:
             self.restore(self.read_state())
             if self.damaged:
                 self.file("state_previous").replace(state_file)  # or the next save would keep the damaged one in its place
-            self.launched = True
+            self.own_state = True
             print(f"resumed after {self.learner.done.epoch} epochs, at step {self.learner.done.step}")
         elif args.checkpoint:
             in_the_way = self.continue_after(args.checkpoint)
@@ -164,6 +162,8 @@ class RunFiles:
                 f"an earlier run's {in_the_way[0]} would be replaced; give --resume to continue it, --overwrite to replace "
                 "it, or another --weights_dir and --log_dir"
             )
+        for folder in (args.weights_dir, self.log_folder):
+            utils.make_folder(folder)
         # What a process left that was killed while writing.
         for leftover in (
             *Path(args.weights_dir).glob(f".{self.name}_*.tmp"),
@@ -201,7 +201,7 @@ class RunFiles:
                 step = state.get("progress", {}).get("step", 0)
                 if step == content.get("step"):
                     self.restore(state)
-                    self.launched = True
+                    self.own_state = True
                     print(f"continuing exactly after epoch {epoch}, from the training state {state_file}")
                     return []
                 in_the_way = [state_file] if step > epoch * self.learner.steps_per_epoch else []
@@ -248,7 +248,7 @@ class RunFiles:
 
     def restore(self, state: dict) -> None:
         """Take over a training state, after checking that the command agrees with it."""
-        path = self.file("state")
+        path = self.file("state_previous" if self.damaged else "state")
         try:
             progress, settings = Progress(**state["progress"]), state["settings"]
             self.check_shape(path, state["channels"], state["width"])

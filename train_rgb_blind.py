@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         allow_pairs=True,
     )  # fmt: skip
     if train_set.pairs:
-        training.turn_to_pairs(args, train_set, defaults=DEFAULTS)
+        training.turn_to_pairs(args, train_set)
     val_pictures = read_pictures(args.val_h5, channels=3, pairs=train_set.pairs)
     name = run_name(3, noiseL=None, real=train_set.pairs)
     return training.fit(model, train_set, val_pictures, name=name, args=args)

@@ -8,6 +8,8 @@ NAME.jsonl (a line per epoch) and the folder NAME of TensorBoard's files.
 import argparse
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -25,10 +27,12 @@ from patches import PatchDataset
 from pictures import Picture, add_test_noise, to_db, to_float
 from run_files import RunFiles
 from stopping import StopRequest, ignore_signals
-from utils import make_parser, number
+from tiling import free_memory
+from utils import SMNetError, make_parser, number
 
 LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
+NOT_FOR_PAIRS = ("noiseL_range", "val_noiseL", "val_h5")  # options whose defaults are for synthetic noise
 
 
 # ------------------------------------------------------------------------------------------------------------ options
@@ -38,14 +42,17 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     """Read a train script's command line; every option's default is the script's entry of the same name.
 
     A script for one noise level has the entry `noiseL`, a blind one `noiseL_range`. `args.noise_range` is [low, high] in
-    both, and `args.val_noiseL` is set. Wrong arguments exit with status 2.
+    both, and `args.val_noiseL` is set; `args.given` has those of `NOT_FOR_PAIRS` that the command line has. Wrong arguments
+    exit with status 2.
     """
-    defaults = dict(defaults)
+    defaults, not_given = dict(defaults), {}
     parser = make_parser(description)
 
     def option(name: str, text: str, **kwargs) -> None:
         default = defaults.pop(name)  # KeyError: the script lacks this entry
         shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+        if name in NOT_FOR_PAIRS:  # None tells that it was not given
+            not_given[name], default = default, None
         parser.add_argument(f"--{name}", default=default, help=f"{text} (default: {shown})", **kwargs)
 
     whole, real, sigma, rate = number(int, 1), number(float, 0), number(float, 0, 255), number(float, 0, 1000)
@@ -100,6 +107,10 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's files")
     args = parser.parse_args(argv)
 
+    args.given = [name for name in not_given if getattr(args, name) is not None]
+    for name, default in not_given.items():
+        if name not in args.given:
+            setattr(args, name, default)
     if args.checkpoint and (args.init or args.resume):
         parser.error("--checkpoint continues after an epoch, --resume from the newest state, --init starts: give one of them")
     if args.resume:
@@ -115,10 +126,17 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     return args
 
 
-def turn_to_pairs(args: argparse.Namespace, train_set: PatchDataset, *, defaults: dict) -> None:
-    """Real noise has no sigma, and is validated on the pairs that were set aside where no other --val_h5 is given."""
+def turn_to_pairs(args: argparse.Namespace, train_set: PatchDataset) -> None:
+    """Real noise has no sigma, and is validated on the pairs that were set aside where no --val_h5 is given.
+
+    Raises:
+        SMNetError: the command line gives a sigma.
+    """
+    for name in args.given:
+        if name != "val_h5":
+            raise SMNetError(f"{args.train_h5} holds pairs of real noise, to which --{name} does not apply; leave it out")
     args.noise_range = args.val_noiseL = None
-    if args.val_h5 == defaults["val_h5"]:
+    if "val_h5" not in args.given:
         args.val_h5 = train_set.val_h5
 
 
@@ -137,7 +155,6 @@ def fit(model: SMNet, train_set: PatchDataset, val_pictures: list[Picture], *, n
             patches for a batch, a loss that is no number, or a folder that cannot be written.
     """
     device = distributed.pick_device(args.device)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
     with distributed.processes(device):
         learner = Learner(model, train_set, args=args, device=device)
         files = RunFiles(learner, name=name, args=args)
@@ -162,6 +179,13 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
         f"{learner.steps_per_epoch:,} steps an epoch, steps {done.step + 1:,} to {learner.total_steps:,}",
         flush=True,
     )
+    needed, free = learner.memory_needed(), free_memory(learner.device)
+    if needed > free:  # said before, since a process that takes too much is ended without a word
+        print(
+            f"a step takes about {needed:.1f} GB and {free:.1f} GB are free: give --accumulate {args.batchsize} to compute the "
+            "batch in parts, a smaller --patch_size or --batchsize, or --width 16",
+            flush=True,
+        )
     loader = DataLoader(
         train_set,
         batch_sampler=batches,
@@ -177,7 +201,8 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
             while done.step < learner.total_steps or not done.closed:
                 batches.epoch, batches.skip = done.epoch, done.batch
                 if learner.steps_left_in_epoch():  # none where a run was interrupted in validation
-                    train_epoch(learner, files, loader, writer, stop)
+                    with tf32(args.tf32):
+                        train_epoch(learner, files, loader, writer, stop)
                 with stop.at_once():
                     scores = evaluate(learner.validated, distributed.share(val_pictures), sigma=args.val_noiseL)
                     score = averages(distributed.gather_shares(scores))
@@ -190,6 +215,14 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
                     files.save_state()
     finally:
         writer.close()
+
+
+@contextmanager
+def tf32(wanted: bool) -> Iterator[None]:
+    """Within the block float32 products on CUDA may have 10-bit mantissas; outside, in validation, they never do."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = wanted
+    yield
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def train_epoch(learner: Learner, files: RunFiles, loader: DataLoader, writer: EventWriter, stop: StopRequest) -> None:
@@ -262,7 +295,7 @@ def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: Pictur
         "val_sigma": args.val_noiseL,
         "learning_rate": learner.rates[0] * learner.factor(done.step - 1),
         "seconds": round(done.seconds, 1),
-        "pictures_per_second": round(learner.speed, 1),
+        "pictures_per_second": round(learner.speed, 1) if learner.speed else None,  # the steps were another process's
         "data_wait": round(done.waited / done.seconds, 4),
         "peak_memory_gb": round(utils.peak_memory(learner.device, reset=False), 3),
     }

@@ -248,6 +248,11 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
     words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32"]
     with pytest.raises(SMNetError, match="not smnet validation pairs; make it: python dataset.py --pairs"):
         train_rgb_blind.main([*words, "--val_h5", str(rgb_h5[1])])
+    with pytest.raises(SMNetError, match="no file val_data.h5"):  # the default's name, but given
+        train_rgb_blind.main([*words, "--val_h5", "val_data.h5"])
+    for option in (["--noiseL_range", "0", "55"], ["--val_noiseL", "25"]):
+        with pytest.raises(SMNetError, match=f"to which {option[0]} does not apply"):
+            train_rgb_blind.main([*words, *option])
     with pytest.raises(SMNetError, match="not smnet validation pictures"):
         train_rgb_blind.main(["--train_h5", str(rgb_h5[0]), "--val_h5", "val_pairs.h5", "--width", "4", "--patch_size", "32"])
     (work / "val_pairs.h5").unlink()

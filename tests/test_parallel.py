@@ -61,11 +61,21 @@ def assert_same_run(folder: Path, alone: tuple[Path, dict, list[dict]]) -> None:
     assert sorted(p.name for p in (folder / "weights").iterdir()) == sorted(p.name for p in (alone[0] / "weights").iterdir())
 
 
-@pytest.mark.parametrize("processes, more", [(1, []), (2, ["--accumulate", "2"]), (4, [])], ids=["1", "2", "4"])
+@pytest.mark.parametrize(
+    "processes, more",
+    [(1, []), (2, ["--accumulate", "2"]), (3, []), (3, ["--accumulate", "2"]), (4, [])],  # 3: shares of 2, 1 and 1 pictures
+    ids=["1", "2", "3", "3 accumulated", "4"],
+)
 def test_the_run_is_the_same_whatever_the_number_of_processes(processes, more, train_args, tmp_path, alone):
     said = finish(start([*options(train_args, tmp_path), *more], "--standalone", f"--nproc_per_node={processes}"))
     assert said.count("validation at sigma 25") == 7  # one process speaks
     assert_same_run(tmp_path, alone)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_for_the_first_epoch(folder: Path) -> None:
@@ -80,11 +90,11 @@ def workers_of(launcher: int) -> list[int]:
     return [int(line) for line in subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True, text=True).stdout.split()]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_worker_is_started_again_and_the_run_goes_on(rank, train_args, tmp_path, alone):
-    process = start(
-        [*options(train_args, tmp_path), "--save_every", "0"], "--standalone", "--nproc_per_node=2", "--max-restarts=1"
-    )
+@pytest.mark.parametrize("rank, standalone", [(0, True), (1, True), (1, False)])
+def test_a_killed_worker_is_started_again_and_the_run_goes_on(rank, standalone, train_args, tmp_path, alone):
+    words = [*options(train_args, tmp_path), "--save_every", "0"]
+    where = "--standalone" if standalone else f"--master_port={free_port()}"
+    process = start(words, where, "--nproc_per_node=2", "--max-restarts=1")
     wait_for_the_first_epoch(tmp_path)
     os.kill(workers_of(process.pid)[rank], signal.SIGKILL)
     said = finish(process)
@@ -92,11 +102,19 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(rank, train_args, 
     assert_same_run(tmp_path, alone)
 
 
+def test_another_launch_is_no_restart(train_args, tmp_path):
+    words = [*options(train_args, tmp_path), "--max_steps", "3"]
+    names = []
+    for _ in range(2):
+        said = finish(start([*words, "--overwrite"], f"--master_port={free_port()}", "--nproc_per_node=1"))
+        assert "steps 1 to 3" in said and "resumed" not in said
+        names.append(torch.load(tmp_path / "weights" / "model_gray_L25_state.pth", weights_only=True)["launch"])
+    assert names[0] != names[1] and "none" not in names
+
+
 def test_two_machines_of_which_one_loses_its_worker(train_args, tmp_path, alone):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=1"]
+    endpoint = f"--rdzv_endpoint=127.0.0.1:{free_port()}"
+    launch = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", endpoint, "--rdzv_id=1"]
     words = [*options(train_args, tmp_path), "--save_every", "0"]
     both = [start(words, *launch, "--max-restarts=1") for _ in range(2)]
     wait_for_the_first_epoch(tmp_path)
