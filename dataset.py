@@ -63,7 +63,8 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
     """The command of dataset.py (channels 3) and dataset_gray.py (1): write both h5 files; 0, or 1 if files were skipped.
 
     Raises:
-        SMNetError: no pictures, none usable, or a file cannot be written; the old h5 files are then as they were.
+        SMNetError: no pictures, none usable, h5 files in the way, or a file cannot be written; the old h5 files are then as
+            they were.
     """
     args = parse_args(argv, description=description, defaults=defaults)
     skipped: list[str] = []
@@ -81,6 +82,9 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
             "val_dir": args.val_dir or "",
             "val_h5": Path(args.val_h5).name if beside else str(Path(args.val_h5).resolve()),
         }
+    if not args.overwrite:
+        for path in (args.train_h5, args.val_h5):
+            check_replaceable(path, settings)
     with (
         replacing(args.train_h5) as train_path, h5py.File(train_path, "w") as train_file,
         replacing(args.val_h5) as val_path, h5py.File(val_path, "w") as val_file,
@@ -115,6 +119,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
         metavar="N",
         help=f"training pictures set aside to validate, 0: none; pairs: by scene, 0: a fifth {shown}",
     )
+    option("--overwrite", action="store_true", help="replace h5 files that were made otherwise")
     option("--pairs", nargs=2, metavar=("NOISY", "CLEAN"),
            help="real noise: two folders of files of the same names, or two patterns of names, as "
            '"*_real*" "*_mean*", in --train_dir and --val_dir; a scene is a name without the number at its end')  # fmt: skip
@@ -142,6 +147,21 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     if args.stride > args.patch_size:
         parser.error(f"--stride {args.stride} above --patch_size {args.patch_size} would leave out parts of the pictures")
     return args
+
+
+def check_replaceable(path: str, settings: dict) -> None:
+    """Raise where there is a file that the same command did not make: that would be lost."""
+    if not Path(path).exists():
+        return
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            same = all(file.attrs.get(name) == value for name, value in settings.items())
+    except OSError:
+        same = False
+    if not same:
+        raise SMNetError(
+            f"{path} is there, and was made otherwise; give --overwrite to replace it, or other names: --train_h5, --val_h5"
+        )
 
 
 Source = Picture | PictureFiles
@@ -191,11 +211,13 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
         )
     else:
         # Numbers, where several folders are given: pictures of the same name stay apart.
-        train = [
-            PictureFiles(f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder)), path)
-            for i, folder in enumerate(folders)
-            for path in find_pictures(folder)
-        ]
+        train, files = [], set()
+        for i, folder in enumerate(folders):
+            for path in find_pictures(folder):
+                name = f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder))
+                if path.resolve() not in files:  # or one of two could be held out, where folders overlap
+                    train.append(PictureFiles(name, path))
+                files.add(path.resolve())
     if args.holdout:
         if args.holdout >= len(train):
             raise SMNetError(f"--holdout {args.holdout} leaves nothing of {len(train)} training pictures to train on")

@@ -12,6 +12,7 @@ skipped, 2 for wrong arguments.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -26,7 +27,7 @@ from tqdm import tqdm
 import sheets
 import utils
 from encoding import check_format, write_photo
-from photos import FORMATS, Photo, read_photo, upright
+from photos import FORMATS, OTHERS, Photo, read_photo, upright
 from pictures import find_pictures
 from testing import find_model
 from tiling import LARGEST, SMALLEST, Denoiser
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns 0, or 1 if a picture was skipped."""
     args = parse_args(argv)
     problems: list[str] = []
-    jobs = find_jobs(args, problems)
+    others: set[Path] = set()
+    jobs = find_jobs(args, problems, others)
     networks = Networks(args)
     done = 0
     try:
@@ -69,8 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     finally:  # on Ctrl-C too
         for problem in problems:
             print(f"skipped: {one_line(problem)}", file=sys.stderr)
-    if problems or len(jobs) > 1:
-        print(f"denoised {done} picture{'s' * (done != 1)}, skipped {len(problems)}")
+    endings = ", ".join(sorted({path.suffix.lower() for path in others}))
+    passed = f", passed over {len(others)} of kinds that cannot be read ({endings})" if others else ""
+    if problems or others or len(jobs) > 1:
+        print(f"denoised {done} picture{'s' * (done != 1)}, skipped {len(problems)}{passed}")
     return 1 if problems else 0
 
 
@@ -119,8 +123,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     if args.point and not args.save_stages:
         parser.error("--point is for --save_stages")
     ending = Path(args.output or "").suffix.lower()
-    if len(args.pictures) == 1 and ending not in FORMATS and ending in Image.registered_extensions():
-        parser.error(f"-o {args.output}: pictures are written as {', '.join(FORMATS)}")
+    if ending and not os.path.isdir(args.output):
+        if ending in FORMATS and (len(args.pictures) > 1 or os.path.isdir(args.pictures[0])):
+            parser.error(f"-o {args.output} names one file, but several pictures are given, or a folder; name a folder by -o")
+        if ending not in FORMATS and ending in (*OTHERS, *Image.registered_extensions()):
+            parser.error(f"-o {args.output}: pictures are written as {', '.join(FORMATS)}; give one, or make the folder")
     return args
 
 
@@ -132,34 +139,40 @@ class Job(NamedTuple):
     sheets: dict[str, Path]
 
 
-def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[Job]:
+def find_jobs(args: argparse.Namespace, problems: list[str], others: set[Path]) -> list[Job]:
     """Every picture asked for; what cannot be found, or would be written twice, goes to `problems`.
+
+    Pictures in folders that are of formats that cannot be read, by their endings, go to `others`.
 
     Raises:
         SMNetError: there is a file where a folder for the results is asked for.
     """
     output = Path(args.output) if args.output else None
-    only = Path(args.pictures[0]) if len(args.pictures) == 1 else None
-    as_file = output and only and not os.path.isdir(only) and output.suffix.lower() in FORMATS and not os.path.isdir(output)
+    as_file = output and output.suffix.lower() in FORMATS and not os.path.isdir(output)
     if output and os.path.isfile(output) and not as_file:
         raise SMNetError(f"{output} is a file; give a folder for the results")
-    targets: dict[Path, Path] = {}  # by source; one given twice is denoised once
+    targets: dict[Path, tuple[Path, Path]] = {}  # (source, target) by where it lies: one given twice is denoised once
     for given in map(Path, args.pictures):
         if not os.path.isdir(given):  # unlike Path's, false where it may not be looked at
             beside = given.with_name(f"{given.stem}_denoised{given.suffix}")
-            targets[given] = output if as_file else output / given.name if output else beside
+            targets[place(given)] = given, output if as_file else output / given.name if output else beside
             continue
         folder = Path(os.path.realpath(given))
+        if not (output or folder.name):
+            problems.append(f"{given}: the results cannot lie beside it; name a folder for them by -o")
+            continue
+        with contextlib.suppress(SMNetError):  # that there are none
+            others.update(map(place, find_pictures(given, OTHERS, [])))
         root = output or folder.with_name(f"{folder.name}_denoised")
         results = Path(os.path.realpath(root))
         try:
             for path in find_pictures(given, FORMATS, problems):
                 earlier = folder in results.parents and results in Path(os.path.realpath(path)).parents
                 if not earlier:  # a result in the folder itself
-                    targets[path] = root / path.relative_to(given)
+                    targets[place(path)] = path, root / path.relative_to(given)
         except SMNetError as error:
             problems.append(str(error))
-    sources, taken, kept = {os.path.realpath(source) for source in targets}, set(), []
+    sources, taken, kept = {os.path.realpath(source) for source, _ in targets.values()}, set(), []
 
     def obstacle(path: Path) -> str | None:
         if os.path.realpath(path) in sources:
@@ -169,7 +182,7 @@ def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[Job]:
         return f"{path} is there already; --overwrite replaces it" if os.path.lexists(path) and not args.overwrite else None
 
     wanted = [what for what, asked in (("compare", args.compare), ("stages", args.save_stages)) if asked]
-    for source, target in targets.items():
+    for source, target in targets.values():
         beside = {what: target.with_name(f"{target.stem}_{what}.png") for what in wanted}
         if any(os.path.realpath(path) in taken for path in beside.values()):  # a.png and a.jpg
             beside = {what: target.with_name(f"{target.name}_{what}.png") for what in wanted}
@@ -181,6 +194,11 @@ def find_jobs(args: argparse.Namespace, problems: list[str]) -> list[Job]:
             kept.append(Job(source, target, beside))
         taken.update(os.path.realpath(path) for path in results)
     return kept
+
+
+def place(path: Path) -> Path:
+    """Where a file lies, however it was given; a link to it lies elsewhere."""
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 class Networks:
@@ -229,8 +247,10 @@ def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, labe
     noisy = to_tensor(photo)
     channels, height, width = noisy.shape
     try:
-        check_format(target, photo)
-        utils.check_target(target)
+        kind = check_format(target, photo)
+        if kind != photo.format and target.suffix.lower() == source.suffix.lower():
+            photo.notes.append(f"it is a {photo.format} file, and becomes {kind} as its name says")
+        check_name(target)
         denoiser, weights = networks.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
@@ -250,6 +270,20 @@ def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, labe
     cut = f"{tiles} tiles, " if tiles > 1 else ""
     notes = "".join(f"; {note}" for note in photo.notes)
     return f"{source} -> {target}: {size}, {cut}{time.perf_counter() - start:.1f} s, {weights}{notes}"
+
+
+def check_name(path: Path) -> None:
+    """Make sure that a file can be written at `path`, whose folder is made if need be.
+
+    Raises:
+        SMNetError: it cannot, or its name is too long.
+    """
+    utils.check_target(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path.with_name(f".{path.name}.{os.getpid()}.tmp"))  # its name while it is written
+    except OSError as error:
+        raise SMNetError(f"cannot write {path}: {error.strerror}; give the picture a shorter name") from None
 
 
 def to_tensor(photo: Photo) -> torch.Tensor:

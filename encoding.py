@@ -6,6 +6,7 @@ Where the format changes, what the new one cannot hold is noted.
 
 import dataclasses
 import io
+import math
 import struct
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from photos import (
     XMP,
     Photo,
     chunks_of,
+    in_bytes,
     upright,
 )
 from utils import SMNetError, replacing
@@ -37,6 +39,7 @@ HOLDS = {
     "PNG": ("exif", "icc_profile", "dpi", "xmp"), "JPEG": ("exif", "icc_profile", "dpi", "xmp", "comment"),
     "TIFF": ("exif", "icc_profile", "dpi", "xmp"), "WEBP": ("exif", "icc_profile", "xmp"), "BMP": ("dpi",), "GIF": ("comment",),
 }  # fmt: skip
+SIDES = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}  # the longest they can hold, pixels
 WORDS = {"exif": "EXIF", "icc_profile": "colour profile", "dpi": "resolution", "xmp": "XMP", "comment": "comment"}
 # TIFF tags that say how the samples lie in the file; the others say something of the picture.
 TIFF_LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 297, 301, 317, 320,
@@ -51,11 +54,14 @@ def check_format(path: str | Path, photo: Photo) -> str:
     """
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
-        raise SMNetError(f"{path}: pictures are written as {', '.join(FORMATS)}")
+        raise SMNetError(f"{path}: pictures are written as {', '.join(FORMATS)}; give -o such a name")
+    height, width = photo.pixels.shape[:2]
+    if max(height, width) > (limit := SIDES.get(kind, math.inf)):
+        raise SMNetError(f"{path}: {kind} holds at most {limit} pixels a side, not {width}x{height}; give a .png or .tif name")
     if photo.pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
         raise SMNetError(f"{path}: {kind} cannot hold 16 bits a sample; give a .png or .tif name")
     if photo.alpha is not None and kind != photo.format and kind in ("JPEG", "GIF", "BMP"):
-        raise SMNetError(f"{path}: {kind} cannot hold this transparency; give a .png name")
+        raise SMNetError(f"{path}: {kind} cannot hold the transparency of this {photo.format} file; give a .png name")
     if photo.alpha is not None and kind != photo.format and extra_sample(photo) != 2:
         raise SMNetError(f"{path}: only TIFF can hold a fourth channel of this kind; give a .tif name")
     return kind
@@ -81,14 +87,16 @@ def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: 
     kind = check_format(path, photo)
     if photo.alpha is not None:
         pixels = np.dstack([pixels, photo.alpha])
-    if kind != photo.format:
-        pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
-        photo = for_format(photo, kind)
+    deep_alpha = pixels.shape[2] == 2 and pixels.dtype == np.uint16  # which OpenCV cannot write, nor Pillow read from TIFF
+    if deep_alpha or (kind == "WEBP" and pixels.shape[2] < 3):
+        photo, pixels = as_rgb(photo, pixels)
     try:
+        if kind != photo.format:
+            photo, pixels = for_format(photo, kind), np.ascontiguousarray(upright(pixels, photo.orientation))
         encoded = encode(photo, pixels, quality)
     except Exception as error:  # Pillow and tifffile raise many kinds on odd metadata; hours of work are not to be lost for it
         try:
-            bare = dataclasses.replace(photo, about={}, encoding={}, png_chunks=b"", tiff_tags=None)
+            bare = dataclasses.replace(photo, format=kind, about={}, encoding={}, png_chunks=b"", tiff_tags=None)
             encoded = encode(bare, np.ascontiguousarray(upright(pixels, photo.orientation)), quality)
         except Exception:
             raise SMNetError(f"{path}: cannot be written as {kind} ({error})") from None
@@ -119,11 +127,22 @@ def for_format(photo: Photo, kind: str) -> Photo:
     if "exif" in about:
         exif = photo.exif()
         exif.pop(ORIENTATION, None)
+        for tag, value in exif.items():
+            exif[tag] = in_bytes(value)
         if "xmp" in about:
             exif[ORIENTATION] = 1  # XMP may hold the old one, which counts where EXIF has none
         about["exif"] = exif.tobytes()
     about = {key: value for key, value in about.items() if value}
     return dataclasses.replace(photo, format=kind, about=about, encoding={}, png_chunks=b"", tiff_tags=None)
+
+
+def as_rgb(photo: Photo, pixels: np.ndarray) -> tuple[Photo, np.ndarray]:
+    """Gray (H, W, 1 or 2) as (H, W, 3 or 4), without the colour profile, which is one for gray; the notes say so."""
+    about = {key: value for key, value in photo.about.items() if key != "icc_profile"}
+    if about != photo.about:
+        photo.notes.append("its colour profile, for gray, is left out")
+    chunks = b"".join(chunk for name, chunk in chunks_of(bytes(8) + photo.png_chunks) if name != b"iCCP")
+    return dataclasses.replace(photo, about=about, png_chunks=chunks), pixels[:, :, [0, 0, 0, 1][: pixels.shape[2] + 2]]
 
 
 def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
@@ -169,8 +188,6 @@ def as_bmp_with_alpha(photo: Photo, pixels: np.ndarray) -> bytes:
 def as_png(photo: Photo, pixels: np.ndarray) -> bytes:
     """Encode, and take over what the source file said of the picture."""
     if pixels.dtype == np.uint16:
-        if pixels.shape[2] == 2:  # gray with alpha, which OpenCV has no way to write
-            pixels = pixels[:, :, [0, 0, 0, 1]]
         order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]
         data = cv2.imencode(".png", pixels[:, :, order])[1].tobytes()
     else:
@@ -202,7 +219,7 @@ def as_tiff(photo: Photo, pixels: np.ndarray) -> bytes:
     else:
         for tag, value in photo.exif().items():
             if tag not in TIFF_LAYOUT and tag not in SUB_FOLDERS:
-                tags[tag] = value
+                tags[tag] = in_bytes(value)
         for tag, key in ((ICC, "icc_profile"), (XMP, "xmp")):
             if photo.about.get(key):
                 tags[tag] = photo.about[key]

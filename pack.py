@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     name = args.name or re.sub(r"^model_|_(\d+|best)$", "", Path(args.weights).stem)
     if not {"step", "epoch", "noise_range", "val_psnr", "val_sigma"} <= content.keys():
         raise SMNetError(f"{args.weights} does not say how it was trained; give weights that train_*.py of this version wrote")
+    target = Path(args.output) / f"{name}.pth"
+    if target.exists() and not args.overwrite:
+        raise SMNetError(f"{target} is there already; give --overwrite to replace it, or another --name or --output")
     problems: list[str] = []
     log = tables.read_log(Path(args.log), problems)
     runs = [run for path in args.results for run in tables.read_runs(Path(path), problems)]
@@ -63,7 +66,6 @@ def main(argv: list[str] | None = None) -> int:
         raise SMNetError(f"{args.weights} makes {size / 1e6:.1f} MB, more than {GREATEST_SIZE / 1e6:.0f}; nothing was written")
     precision = "half" if in_half else "single"
     text = card(name, model, content, lines, runs, args, precision=precision, loss=loss, packed=packed.getvalue())
-    target = Path(args.output) / f"{name}.pth"
     files = {
         ".pth": packed.getvalue(),
         ".jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode(),
@@ -89,6 +91,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--commit", required=True, metavar="HASH", help="commit of the code that trained them, for the card")
     option("--name", metavar="NAME", help="of the file (default: that of the weights without model_ and epoch)")
     option("-o", "--output", default="pretrained", metavar="DIR", help="folder to write to (default: %(default)s)")
+    option("--overwrite", action="store_true", help="replace files that are there")
     return parser.parse_args(argv)
 
 

@@ -26,9 +26,13 @@ def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[l
     sides: list[dict[str, Path]] = []
     for word, other in ((noisy, clean), (clean, noisy)):
         side: dict[str, Path] = {}
+        files = set()
         for i, folder in enumerate(folders):
             for key, path in named(Path(folder), word, other):
                 name = f"{i}/{key}" if len(folders) > 1 else key
+                if path.resolve() in files:  # folders overlap
+                    continue
+                files.add(path.resolve())
                 if name in side:
                     problems.append(f"{path}: is a second picture of that name beside {side[name]}")
                 else:

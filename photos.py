@@ -23,8 +23,13 @@ from utils import SMNetError
 MAX_PIXELS = 250_000_000
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP",
-    ".gif": "GIF",
+    ".gif": "GIF", ".jfif": "JPEG", ".jpe": "JPEG",
 }  # fmt: skip
+# Endings of pictures that cannot be read.
+OTHERS = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".ppm", ".pgm", ".tga", ".exr", ".raw", ".dng", ".cr2", ".cr3", ".nef",
+    ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw",
+)  # fmt: skip
 # PNG chunks that say something of the picture or its colours, taken over byte by byte.
 PNG_CHUNKS = (
     b"gAMA",
@@ -43,6 +48,7 @@ PNG_CHUNKS = (
 )
 # TIFF tags
 ORIENTATION, BITS, PHOTOMETRIC, PLANES, EXTRA_SAMPLES, ICC, XMP = 274, 258, 262, 284, 338, 34675, 700
+RESOURCES, LAYERS = 34377, 37724  # Photoshop's
 RESOLUTION = (282, 283, 296)  # horizontal, vertical, unit
 SUB_FOLDERS = (34665, 34853)  # EXIF's and GPS's
 INTEROPERABILITY = 40965  # a folder in EXIF's
@@ -51,6 +57,7 @@ TIFF_LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_defl
 
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # profiles and XMP above 1 MB are no damage
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors reach us as exceptions
+warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
 
 
 @dataclasses.dataclass
@@ -218,11 +225,16 @@ def exif_of_tiff(image: TiffImagePlugin.TiffImageFile) -> Image.Exif:
         found = image.getexif()
         for tag in EXIF_TAGS:
             if tag in found:
-                exif[tag] = found[tag]
+                exif[tag] = in_bytes(found[tag])
         for tag in SUB_FOLDERS:
             if folder := found.get_ifd(tag):
                 exif[tag] = {key: value for key, value in folder.items() if key != INTEROPERABILITY}
     return exif
+
+
+def in_bytes(value: object) -> object:
+    """A tag's value; text beyond ASCII as the bytes it was read of, for which Pillow would write question marks."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
 
 
 def to_photo(image: Image.Image, data: bytes) -> Photo:
@@ -246,6 +258,7 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         lossless = info.get("compression") in TIFF_LOSSLESS
         photo.encoding["compression"] = info["compression"] if lossless else "tiff_adobe_deflate"
         photo.tiff_tags = image.tag_v2
+        leave_out_noisy(image.tag_v2, notes)
     if kind == "PNG":
         sound = (chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS and has_its_checksum(chunk))
         photo.png_chunks = b"".join(sound)
@@ -261,6 +274,24 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
     photo.pixels = np.ascontiguousarray(samples[:, :, :colours])
     photo.alpha = np.ascontiguousarray(samples[:, :, colours]) if samples.shape[2] > colours else None
     return photo
+
+
+def leave_out_noisy(tags: TiffImagePlugin.ImageFileDirectory_v2, notes: list[str]) -> None:
+    """Take Photoshop's layers and thumbnails, which would go on showing the noisy picture, from a TIFF file's tags."""
+    if tags.pop(LAYERS, None):
+        notes.append("its Photoshop layers are left out")
+    resources = tags.get(RESOURCES)
+    kept, at = b"", 0
+    while isinstance(resources, bytes) and resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
+        size = at + 6 + (resources[at + 6] + 2) // 2 * 2  # behind the number and an even name
+        end = size + 4 + (int.from_bytes(resources[size : size + 4], "big") + 1) // 2 * 2
+        if int.from_bytes(resources[at + 4 : at + 6], "big") not in (1033, 1036):
+            kept += resources[at:end]
+        at = end
+    if len(kept) < at:
+        del tags[RESOURCES]
+        if left := kept + resources[at:]:
+            tags[RESOURCES] = left
 
 
 def read_8_bit(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, bool]:

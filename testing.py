@@ -51,7 +51,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             sets[wanted if name in sets else name] = load_set(wanted, args.data_dir, channels, problems, pairs=args.pairs)
         except SMNetError as error:
             problems.append(str(error))
-    protocol = Protocol(**{field.name: vars(args).get(field.name, False) for field in dataclasses.fields(Protocol)})
+    protocol = Protocol(**{field.name: vars(args)[field.name] for field in dataclasses.fields(Protocol)})
     reports = []
     for sigma in (args.test_noiseL if args.mode != "R" else [None]) if sets else []:
         try:
@@ -128,8 +128,10 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict, chan
     option("--csv", metavar="FILE", help="write a row per picture there, as CSV")
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.set_defaults(**{key: value for key, value in defaults.items() if key not in ("all_data", "all_noiseL", "real_data")})
-    parser.set_defaults(test_data=None, test_noiseL=None, pairs=None)
+    parser.set_defaults(test_data=None, test_noiseL=None, pairs=None, **({"y_channel": False} if channels == 1 else {}))
     args = parser.parse_args(argv)
+    if args.checkpoint and args.weights:
+        parser.error("--checkpoint is an epoch of the weights in --weights_dir, --weights a file: give one of them")
     real = args.mode == "R"
     if real and (args.clip or args.repeats or args.test_noiseL):
         parser.error("--test_noiseL, --clip and --repeats are of synthetic noise, which --mode R has none of")
@@ -141,8 +143,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict, chan
     args.test_data = args.test_data or (all_data if real else defaults["test_data"])
     if args.save_stages and not args.save_dir:
         parser.error("--save_stages needs --save_dir, the folder that the sheets go to")
-    if "all" in args.test_noiseL:
-        args.test_noiseL = defaults["all_noiseL"]
+    args.test_noiseL = list(dict.fromkeys(defaults["all_noiseL"] if "all" in args.test_noiseL else args.test_noiseL))
     if "all" in args.test_data:
         there = [name for name in all_data if (Path(args.data_dir) / name).is_dir()]
         args.test_data = [*(name for name in args.test_data if name != "all"), *(there or all_data)]
@@ -169,11 +170,12 @@ def load_set(
         return sample_pictures(SAMPLE_TEST, channels)
     folder = next((path for path in (Path(data_dir) / wanted, Path(wanted)) if path.is_dir()), None)
     if folder is None:
-        advice = "" if pairs else ", or give --test_data sample for scikit-image's photographs"
+        ways = f"{download_advice(wanted)}{', or' if download_advice(wanted) else ';'} put its pictures there"
+        ways += "" if pairs else ", or give --test_data sample for scikit-image's photographs"
         there = sorted(p.name for p in Path(data_dir).iterdir() if p.is_dir()) if Path(data_dir).is_dir() else []
         raise SMNetError(
             f"no test set {wanted}: neither {Path(data_dir) / wanted} nor {wanted} is a folder; {describe(there, data_dir)}"
-            f"{download_advice(wanted)}, or put its pictures there{advice}"
+            f"{ways}"
         )
     if pairs:
         files, without_partner = find_pairs([folder], *pairs)
@@ -223,7 +225,7 @@ def find_model(
             path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
             print(f"using {path}, which comes with the project ({weights_dir} has no {run}_*.pth)")
         elif not path.is_file():
-            there = sorted(p.name for p in Path(weights_dir).glob("*.pth") if "_state" not in p.stem)
+            there = sorted(p.name for p in Path(weights_dir).glob(f"model_{kind}_*.pth") if "_state" not in p.stem)
             command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
             command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
             blind = "" if noiseL is None else "; the blind network serves as well: no --noiseL, or --mode B in test_*.py"
@@ -290,6 +292,11 @@ def table(report: dict, scores: list[Score]) -> str:
             lines.append("-" * (first + 17 * len(methods)))
         lines.append(row.name.ljust(first) + "".join(f"{row.psnr[m]:10.2f} {row.ssim[m]:6.4f}" for m in methods))
     lines[-1] += f"{report['paper'][ours]:18.2f}" if beside else ""
+    without_ssim = sum(math.isnan(row.ssim["SMNet"]) for row in scores)
+    if 0 < without_ssim < len(scores):
+        lines.append(
+            f"the mean SSIM is of {len(scores) - without_ssim} of {len(scores)} pictures: the others are too small for one"
+        )
     gain = rows[-1].psnr["SMNet"] - rows[-1].psnr["noisy"]
     lines.append(f"SMNet gains {gain:.2f} dB and takes {rows[-1].seconds:.2f} s a picture")
     if report["paper"]:
@@ -311,10 +318,12 @@ def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
     methods = list(reports[0][1][0].psnr)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["set", "sigma", "weights", "picture", *(f"{kind}_{m}" for m in methods for kind in ("psnr", "ssim"))])
+    writer.writerow(
+        ["set", "sigma", "weights", "protocol", "picture", *(f"{kind}_{m}" for m in methods for kind in ("psnr", "ssim"))]
+    )
     for report, scores in reports:
         for score in [*scores, averages(scores)]:
             figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
             noise = "real" if report["sigma"] is None else f"{report['sigma']:g}"
-            writer.writerow([report["set"], noise, report["weights"], score.name, *figures])
+            writer.writerow([report["set"], noise, report["weights"], report["protocol"], score.name, *figures])
     return text.getvalue()

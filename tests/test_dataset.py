@@ -150,6 +150,32 @@ def test_holdout_takes_pictures_away_from_training(tmp_path):
     assert len(train) == 4 and len(val) == 3 and not train & val
 
 
+def test_overlapping_folders_give_each_picture_once(tmp_path):
+    write_folder(tmp_path / "train" / "a", 4)
+    words = ["--train_dir", *(str(tmp_path / folder) for folder in ("train", "train/a", "train")), "--holdout", "2"]
+    assert build(dataset_gray, tmp_path, *words, "--patch_size", "48") == 0
+    with h5py.File(tmp_path / "t.h5") as file:
+        train = {Path(name).name for name in json.loads(file.attrs["sources"])}
+    val = {Path(picture.name).name for picture in read_pictures(tmp_path / "v.h5", 1)}
+    assert len(train) == len(val) == 2 and not train & val
+
+
+def test_files_that_were_made_otherwise_are_not_replaced_unasked(tmp_path):
+    write_folder(tmp_path / "train", 3)
+    words = ["--holdout", "1", "--patch_size", "48"]
+    for _ in range(2):  # the same command may
+        assert build(dataset_gray, tmp_path, *words) == 0
+    before = (tmp_path / "t.h5").read_bytes()
+    for changed in (["--stride", "24"], ["--holdout", "2"]):
+        with pytest.raises(SMNetError, match="was made otherwise; give --overwrite"):
+            build(dataset_gray, tmp_path, *words, *changed)
+    (tmp_path / "v.h5").write_bytes(b"a file of the user's")
+    with pytest.raises(SMNetError, match="v.h5 is there"):
+        build(dataset_gray, tmp_path, *words)
+    assert (tmp_path / "t.h5").read_bytes() == before and (tmp_path / "v.h5").read_bytes() == b"a file of the user's"
+    assert build(dataset_gray, tmp_path, *words, "--overwrite") == 0
+
+
 def test_resize_squeezes_whole_pictures(tmp_path):
     write_folder(tmp_path / "train", 2, height=30, width=90)
     build(dataset_gray, tmp_path, "--holdout", "1", "--resize", "48", "--patch_size", "48")

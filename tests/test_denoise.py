@@ -4,6 +4,8 @@ import errno
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -161,8 +163,67 @@ def test_gray_with_alpha_of_16_bits_becomes_rgba(work, unchanged):
     np.testing.assert_array_equal(new.alpha, DEEP_GRAY[::-1])
 
 
-def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str) -> bytes:
-    """A TIFF file with EXIF and GPS folders; written here, independently of what reads it."""
+@pytest.mark.parametrize("target", ["a_denoised.png", "a.tif", "gray.webp"])
+def test_what_turns_from_gray_to_rgb_loses_the_profile_for_gray(target, work, unchanged, capsys):
+    profile, dots = (b"iCCP", b"x\0\0" + zlib.compress(ICC)), (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
+    (work / "a.png").write_bytes(png_16_bit(np.dstack([DEEP_GRAY, DEEP_GRAY[::-1]]), 4, profile, dots))
+    (work / "gray.png").write_bytes(pillow(GRAY, "PNG", icc_profile=ICC))
+    assert denoise.main(["gray.png" if target == "gray.webp" else "a.png", "-o", target]) == 0
+    said = capsys.readouterr().out
+    assert "; its colour profile, for gray, is left out" in said and ("becomes RGBA" in said) == (target != "gray.webp")
+    new = read_photo(target)
+    assert "icc_profile" not in new.about and b"iCCP" not in new.png_chunks and new.pixels.shape[2] == 3
+    if target != "gray.webp":
+        assert [round(value) for value in new.about["dpi"]] == [300, 300]
+        np.testing.assert_array_equal(new.pixels, np.dstack([DEEP_GRAY] * 3))
+        np.testing.assert_array_equal(new.alpha, DEEP_GRAY[::-1])
+
+
+@pytest.mark.parametrize("samples", [GRAY, DEEP_GRAY], ids=["8 bits", "16 bits"])
+def test_photoshop_layers_and_thumbnails_do_not_go_on_showing_the_noisy_picture(work, unchanged, capsys, samples):
+    def resource(number: int, name: bytes, data: bytes) -> bytes:
+        name = bytes([len(name)]) + name
+        parts = (name + bytes(len(name) % 2), struct.pack(">I", len(data)), data + bytes(len(data) % 2))
+        return b"8BIM" + struct.pack(">H", number) + b"".join(parts)
+
+    thumbnail, captions = resource(1036, b"", b"noisy"), resource(1028, b"text", b"\x1c\x02x\0\x03sea")
+    for name, resources, left in (("a", captions + thumbnail + captions, captions * 2), ("b", thumbnail, None)):
+        tags = [(34377, 1, len(resources), resources, True), (37724, 7, 6, b"layers", True)]
+        (work / f"{name}.tif").write_bytes(tiff(samples, extratags=tags))
+        assert denoise.main([f"{name}.tif"]) == 0
+        assert capsys.readouterr().out.endswith("; its Photoshop layers are left out\n")
+        with Image.open(f"{name}_denoised.tif") as new:
+            assert 37724 not in new.tag_v2 and new.tag_v2.get(34377) == left and (34377 in new.tag_v2) == (left is not None)
+
+
+@pytest.mark.parametrize("samples", [GRAY, DEEP_GRAY], ids=["8 bits", "16 bits"])
+def test_a_resolution_without_unit_stays_without(work, unchanged, samples):
+    tifffile.imwrite("a.tif", samples, photometric="minisblack", resolution=(3, 2), resolutionunit=1)
+    assert denoise.main(["a.tif"]) == denoise.main(["a.tif", "-o", "a.png"]) == 0
+    with Image.open("a_denoised.tif") as new:
+        assert [new.tag_v2[tag] for tag in (282, 283, 296)] == [3, 2, 1]
+    with Image.open("a.png") as new:
+        assert "dpi" not in new.info
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # pytest's filters take the place of ours
+@pytest.mark.parametrize("target", ["b.tif", "b.png", "b.jpg"])
+def test_a_dangling_interoperability_pointer_costs_no_exif(target, work, unchanged, capsys):
+    (work / "a.tif").write_bytes(tiff_with_folders(GRAY, turned=1, order="<", dangling=True))
+    exif = b"Exif\0\0" + (work / "a.tif").read_bytes()
+    (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", exif=exif))
+    for source in ("a.tif", "a.jpg"):
+        assert denoise.main([source, "-o", target, "--overwrite"]) == 0
+        assert "could not be kept" not in capsys.readouterr().out
+        with Image.open(target) as new:
+            assert new.getexif()[315] == "é" * 5 and new.getexif().get_ifd(34665)[33434] == 0.02
+
+
+def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str, dangling: bool = False) -> bytes:
+    """A TIFF file with EXIF and GPS folders; written here, independently of what reads it.
+
+    `dangling`: EXIF's has a pointer to an Interoperability folder that is not there.
+    """
     depth = samples.dtype.itemsize * 8
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
     parts = [data + bytes(len(data) % 2)]
@@ -182,7 +243,8 @@ def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str) -> bytes:
         return struct.pack(f"{order}I", value)
 
     exposure = put(struct.pack(f"{order}II", 1, 50))
-    exif, gps = put(folder((33434, 5, 1, long(exposure)))), put(folder((1, 2, 2, b"N\0")))
+    pointers = [(40965, 4, 1, long(10**6))] if dangling else []
+    exif, gps = put(folder((33434, 5, 1, long(exposure)), *pointers)), put(folder((1, 2, 2, b"N\0")))
     text, scale = put("é".encode("latin-1") * 5 + b"\0"), put(struct.pack(f"{order}3d", 0.5, 0.25, 0))
     main = put(folder(
         (256, 3, 1, short(samples.shape[1])), (257, 3, 1, short(samples.shape[0])), (258, 3, 1, short(depth)),
@@ -263,6 +325,10 @@ def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatc
     assert denoise.main(["a.tif"]) == 0
     assert "its metadata could not be kept (division by zero)" in capsys.readouterr().out
     np.testing.assert_array_equal(read_photo("a_denoised.tif").pixels, np.rot90(DEEP_RGB, -1))
+    monkeypatch.setattr(encoding, "for_format", lambda photo, kind: 1 / 0)
+    assert denoise.main(["a.tif", "-o", "a.png"]) == 0
+    assert "its metadata could not be kept (division by zero)" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_photo("a.png").pixels, np.rot90(DEEP_RGB, -1))
 
 
 def test_alpha_of_bmp_stays(work, unchanged):
@@ -461,11 +527,96 @@ def test_odd_names_and_folders(work, capsys, monkeypatch):
         assert caught.value.code == 2
 
 
+def test_a_file_is_not_taken_for_the_name_of_a_folder(work, unchanged, capsys):
+    for name in ("a.png", "in/b.png", "in/c.png", "in/d.HEIC", "in/e.nef", "in/notes.txt"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    for wrong, said in (
+        ("a.png in/b.png -o z.jpg", "z.jpg names one file"), ("in -o z.png", "name a folder by -o"),
+        ("a.png -o z.heic", "pictures are written as .png,"), ("a.png in -o z.JP2", "give one, or make the folder"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as caught:
+            denoise.main(wrong.split())
+        assert caught.value.code == 2 and said in capsys.readouterr().err
+    assert not [*work.glob("z*")]
+    (work / "there.jpg").mkdir()
+    for folder in ("results.v2", "there.jpg"):
+        assert denoise.main(["a.png", "in", "-o", folder]) == 0
+        said = capsys.readouterr().out
+        assert "denoised 3 pictures, skipped 0, passed over 2 of kinds that cannot be read (.heic, .nef)\n" in said
+        assert sorted(path.name for path in (work / folder).iterdir()) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_file_given_twice_is_taken_once(work, unchanged, capsys):
+    (work / "in").mkdir()
+    (work / "in" / "a.png").write_bytes(LOSSLESS["gray.png"])
+    (work / "in" / "link.png").symlink_to("a.png")  # another picture, as far as its name goes
+    assert denoise.main(["in/a.png", str(work / "in" / "a.png"), "in/../in/a.png", "in/link.png"]) == 0
+    assert "denoised 2 pictures, skipped 0\n" in capsys.readouterr().out
+    assert {path.name for path in (work / "in").glob("*_*")} == {"a_denoised.png", "link_denoised.png"}
+
+
+def test_the_root_folder_has_nothing_beside_it(work, capsys):
+    (work / "a.png").write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["/", "a.png"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "skipped: /: the results cannot lie beside it; name a folder for them by -o\n"
+    assert "denoised 1 picture, skipped 1\n" in said.out
+
+
+def test_names_that_do_not_say_what_a_file_is(work, unchanged, capsys):
+    jpeg = pillow(RGB, "JPEG")
+    for name in ("a.jfif", "a.jpe", "none", "a.foo"):
+        (work / name).write_bytes(jpeg)
+    (work / "png.jpg").write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["a.jfif", "a.jpe", "none", "a.foo", "png.jpg"]) == 1
+    said = capsys.readouterr()
+    assert "skipped: none: none_denoised: pictures are written as .png, " in said.err
+    assert said.err.count("; give -o such a name\n") == 2
+    assert said.out.count("it is a PNG file, and becomes JPEG as its name says") == said.out.count("it is a ") == 1
+    for name in ("a_denoised.jfif", "a_denoised.jpe", "png_denoised.jpg"):
+        assert read_photo(work / name).format == "JPEG"
+    assert denoise.main(["none", "-o", "a.png"]) == denoise.main(["png.jpg", "-o", "b.png"]) == 0
+    assert "it is a" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="there are no closed folders for root")
+def test_a_folder_without_permission_is_one_line(work, capsys):
+    for name in ("open/b.png", "closed/a.png"):
+        (work / name).parent.mkdir()
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    (work / "closed").chmod(0)
+    try:
+        assert denoise.main(["closed", "closed/a.png", "open", "-o", "out"]) == 1
+    finally:
+        (work / "closed").chmod(0o700)
+    said = capsys.readouterr()
+    assert said.err.count("Permission denied") == 2 == said.err.count("\n") and "denoised 1 picture, skipped 2" in said.out
+
+
+def test_who_reads_the_output_may_stop(work):
+    (work / "a.png").write_bytes(LOSSLESS["one pixel.png"])
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, denoise.__file__, "a.png"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
+    assert (work / "a_denoised.png").exists()
+
+
 def test_what_cannot_be_written_is_said_before_the_work(work, capsys, monkeypatch):
     (work / "deep.png").write_bytes(LOSSLESS["deep gray.png"])
     monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: pytest.fail("denoised in vain"))
     assert denoise.main(["deep.png", "-o", "a.jpg"]) == 1
     assert "skipped: deep.png: a.jpg: JPEG cannot hold 16 bits" in capsys.readouterr().err
+    for side, format in ((16384, "webp"), (65501, "jpg"), (65536, "gif")):
+        (work / "long.png").write_bytes(pillow(np.zeros((1, side), np.uint8), "PNG"))
+        assert denoise.main(["long.png", "-o", f"a.{format}"]) == 1
+        assert f"holds at most {side - 1} pixels a side, not {side}x1; give a .png" in capsys.readouterr().err
+    name = "x" * 245 + ".png"
+    (work / name).write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main([name]) == denoise.main([name, "-o", "out"]) == 1
+    assert capsys.readouterr().err.count("File name too long; give the picture a shorter name\n") == 2
 
 
 def test_the_right_network_is_found(work, capsys):

@@ -192,10 +192,16 @@ def test_two_folders_from_end_to_end(work, capsys):
     assert dataset.main(["--train_dir", "train", *words, "--holdout", "2"]) == 0
     said = capsys.readouterr().out
     assert "4 pairs to train on, 2 of 2 other scenes set aside" in said
+    twice = ["--train_dir", "train", "./train", *words, "--holdout", "2", "--train_h5", "c.h5", "--val_h5", "d.h5"]
+    assert dataset.main(twice) == 0  # the folder given twice is taken once
+    assert "4 pairs to train on, 2 of 2 other scenes set aside" in capsys.readouterr().out
     here = ["--pairs", "train/noisy", "train/clean", "--patch_size", "48", "--train_h5", "a.h5", "--val_h5", "b.h5"]
     assert dataset.main(here) == 0  # from here, without --train_dir; a fifth is set aside
     assert "5 pairs to train on, 1 of 1 other scenes" in capsys.readouterr().out
-    assert dataset.main(["--train_dir", "train", "--val_dir", "val", *words]) == 0
+    with pytest.raises(SMNetError, match="train_pairs.h5 is there, and was made otherwise"):
+        dataset.main(["--train_dir", "train", "--val_dir", "val", *words])
+    capsys.readouterr()
+    assert dataset.main(["--train_dir", "train", "--val_dir", "val", *words, "--overwrite"]) == 0
     assert "6 pairs to train on, 2 to validate on" in capsys.readouterr().out
     with h5py.File("train_pairs.h5") as file:
         assert json.loads(file.attrs["pairs"]) == ["noisy", "clean"] and file.attrs["val_dir"] == "val"

@@ -59,7 +59,8 @@ def test_a_pack_has_weights_log_and_card(packed, capsys):
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(packed, tmp_path, monkeypatch, gray_h5):
     before = {path.name: path.read_bytes() for path in packed.iterdir()}
-    words = ["--val_h5", str(gray_h5[1]), "--made_by", "x", "--data", "y", "--commit", "z", "-o", "shipped"]
+    plain = ["--val_h5", str(gray_h5[1]), "--made_by", "x", "--data", "y", "--commit", "z", "-o", "shipped"]
+    words = [*plain, "--overwrite"]
     log, weights = ["--log", "logs/model_gray_B.jsonl"], "trained/model_gray_B_2.pth"
     (tmp_path / "other.jsonl").write_text('{"step": 1, "val_psnr": 20.0, "train_psnr": 20.0, "seconds": 1.0}\n')
     utils.save_checkpoint("bare.pth", {"model": utils.load_model(weights).state_dict()})
@@ -70,6 +71,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(packed, tmp_pat
     ):
         with pytest.raises(SMNetError, match=said):
             pack.main([*given, *words])
+    with pytest.raises(SMNetError, match="gray_B.pth is there already; give --overwrite"):
+        pack.main([weights, *log, *plain])
     monkeypatch.setattr(pack, "GREATEST_SIZE", 10)
     with pytest.raises(SMNetError, match="more than"):
         pack.main([weights, *log, *words])

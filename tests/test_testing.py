@@ -115,6 +115,7 @@ def test_table_json_csv_and_pictures(work, capsys):
     assert results[2]["paper"]["DnCNN"] == 30.43 and results[1]["paper"] == {}
     with open("x.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert rows[0]["protocol"] == results[0]["protocol"]
     assert len(rows) == 2 * (3 + 5)
     assert float(rows[0]["psnr_noisy"]) == pytest.approx(first["pictures"][0]["psnr"]["noisy"], abs=1e-4)
     out = work / "out" / "Set12_sigma25_model_gray_L25_10"
@@ -159,7 +160,9 @@ def test_the_rest_is_done_and_what_is_missing_said(work, capsys):
     assert "Set12, sigma 25" in said.out
     errors = said.err.strip().splitlines()
     assert [line.split(":")[0] for line in errors] == ["error"] * 3
-    assert "no test set Nowhere" in errors[0] and "in data there are CBSD68, Set12" in errors[0]
+    assert (
+        "no test set Nowhere" in errors[0] and "in data there are CBSD68, Set12; put its pictures there, or give" in errors[0]
+    )
     assert "broken.png" in errors[1]
     assert "model_gray_L50_N.pth" in errors[2] and "python train_gray.py --noiseL 50" in errors[2]
 
@@ -189,7 +192,16 @@ def test_unwritable_folders_are_one_line(work):
             gray_script.main(["--test_data", "Set12", option, "."])
 
 
-@pytest.mark.parametrize("words", [["--test_noiseL", "-1"], ["--test_noiseL", "300"], ["--mode", "Q"], ["-c", "0"], ["--x"]])
+def test_a_mean_ssim_of_some_pictures_is_said_and_a_sigma_is_done_once(work, capsys):
+    cv2.imwrite(str(work / "data" / "Set12" / "tiny.png"), np.full((8, 8), 99, np.uint8))
+    assert gray_script.main(["--test_data", "Set12", "--test_noiseL", "25", "25"]) == 0
+    assert capsys.readouterr().out.count("the mean SSIM is of 2 of 3 pictures") == 1
+
+
+WRONG = "--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; --x; -c 3 --weights weights/model_gray_B_3.pth"
+
+
+@pytest.mark.parametrize("words", [words.split() for words in WRONG.split(";")])
 def test_wrong_arguments_exit_with_2(words):
     with pytest.raises(SystemExit) as caught:
         gray_script.main(words)
