@@ -31,6 +31,7 @@ from pictures import (
     PictureFiles,
     download_advice,
     find_pictures,
+    place,
     sample_pictures,
 )
 from utils import SMNetError, make_parser, number, replacing, run_script
@@ -78,13 +79,13 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
         beside = Path(args.val_h5).resolve().parent == Path(args.train_h5).resolve().parent
         settings |= {
             "pairs": json.dumps(args.pairs),
-            "holdout": 0 if args.val_dir else len(val),
             "val_dir": args.val_dir or "",
             "val_h5": Path(args.val_h5).name if beside else str(Path(args.val_h5).resolve()),
         }
     if not args.overwrite:
-        for path in (args.train_h5, args.val_h5):
-            check_replaceable(path, settings)
+        kinds = (PATCH_PAIRS, PICTURE_PAIRS) if args.pairs else (PATCHES, PICTURES)
+        for path, kind in zip((args.train_h5, args.val_h5), kinds):
+            check_replaceable(path, {**settings, "kind": kind, "channels": channels})
     with (
         replacing(args.train_h5) as train_path, h5py.File(train_path, "w") as train_file,
         replacing(args.val_h5) as val_path, h5py.File(val_path, "w") as val_file,
@@ -149,13 +150,13 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     return args
 
 
-def check_replaceable(path: str, settings: dict) -> None:
-    """Raise where there is a file that the same command did not make: that would be lost."""
+def check_replaceable(path: str, attributes: dict) -> None:
+    """Raise where there is a file that the same command did not make, by its attributes: that would be lost."""
     if not Path(path).exists():
         return
     try:
         with h5py.File(path, "r", locking=False) as file:
-            same = all(file.attrs.get(name) == value for name, value in settings.items())
+            same = all(file.attrs.get(name) == value for name, value in attributes.items())
     except OSError:
         same = False
     if not same:
@@ -215,9 +216,9 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
         for i, folder in enumerate(folders):
             for path in find_pictures(folder):
                 name = f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder))
-                if path.resolve() not in files:  # or one of two could be held out, where folders overlap
+                if place(path) not in files:  # where folders overlap, one of two could be held out
                     train.append(PictureFiles(name, path))
-                files.add(path.resolve())
+                files.add(place(path))
     if args.holdout:
         if args.holdout >= len(train):
             raise SMNetError(f"--holdout {args.holdout} leaves nothing of {len(train)} training pictures to train on")

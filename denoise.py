@@ -28,7 +28,7 @@ import sheets
 import utils
 from encoding import check_format, write_photo
 from photos import FORMATS, OTHERS, Photo, read_photo, upright
-from pictures import find_pictures
+from pictures import find_pictures, place
 from testing import find_model
 from tiling import LARGEST, SMALLEST, Denoiser
 from utils import SMNetError, make_parser, number, run_script
@@ -196,11 +196,6 @@ def find_jobs(args: argparse.Namespace, problems: list[str], others: set[Path]) 
     return kept
 
 
-def place(path: Path) -> Path:
-    """Where a file lies, however it was given; a link to it lies elsewhere."""
-    return Path(os.path.realpath(path.parent), path.name)
-
-
 class Networks:
     """The networks for gray and RGB pictures, read when first needed."""
 
@@ -250,7 +245,9 @@ def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, labe
         kind = check_format(target, photo)
         if kind != photo.format and target.suffix.lower() == source.suffix.lower():
             photo.notes.append(f"it is a {photo.format} file, and becomes {kind} as its name says")
-        check_name(target)
+        utils.check_target(target)
+        for path in (target, *job.sheets.values()):
+            check_name(path)
         denoiser, weights = networks.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
@@ -273,12 +270,7 @@ def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, labe
 
 
 def check_name(path: Path) -> None:
-    """Make sure that a file can be written at `path`, whose folder is made if need be.
-
-    Raises:
-        SMNetError: it cannot, or its name is too long.
-    """
-    utils.check_target(path)
+    """Raise where the file system takes no name of this length."""
     try:
         with contextlib.suppress(FileNotFoundError):
             os.lstat(path.with_name(f".{path.name}.{os.getpid()}.tmp"))  # its name while it is written

@@ -93,13 +93,14 @@ _launch: str | None = None
 
 
 def name_launch(store: dist.Store) -> None:
-    """Set what `launch` gives: the run's id, random with --standalone, --rdzv_id on several machines, else one in the store."""
+    """Set what `launch` gives: a random name that the first process leaves in the store.
+
+    torchrun's own id does not do: it is "none" or what the user gives by --rdzv_id, perhaps the same again.
+    """
     global _launch
-    while isinstance(store, dist.PrefixStore):  # the store of all restarts is behind these
+    while isinstance(store, dist.PrefixStore):  # the store that all restarts have in common is behind these
         store = store.underlying_store
-    _launch = os.environ["TORCHELASTIC_RUN_ID"]
-    if _launch == "none":
-        _launch = store.compare_set("smnet/launch", "", secrets.token_hex(8)).decode()  # the first process's
+    _launch = store.compare_set("smnet/launch", "", secrets.token_hex(8)).decode()
 
 
 def launch() -> str | None:

@@ -127,8 +127,9 @@ def for_format(photo: Photo, kind: str) -> Photo:
     if "exif" in about:
         exif = photo.exif()
         exif.pop(ORIENTATION, None)
-        for tag, value in exif.items():
-            exif[tag] = in_bytes(value)
+        for folder in (exif, *map(exif.get_ifd, SUB_FOLDERS)):
+            for tag, value in folder.items():
+                folder[tag] = in_bytes(value)
         if "xmp" in about:
             exif[ORIENTATION] = 1  # XMP may hold the old one, which counts where EXIF has none
         about["exif"] = exif.tobytes()
@@ -137,12 +138,14 @@ def for_format(photo: Photo, kind: str) -> Photo:
 
 
 def as_rgb(photo: Photo, pixels: np.ndarray) -> tuple[Photo, np.ndarray]:
-    """Gray (H, W, 1 or 2) as (H, W, 3 or 4), without the colour profile, which is one for gray; the notes say so."""
+    """Gray (H, W, 1 or 2) as (H, W, 3 or 4), without a colour profile for gray; the notes say so."""
+    pixels = pixels[:, :, [0, 0, 0, 1][: pixels.shape[2] + 2]]
+    if photo.about.get("icc_profile", b"")[16:20] != b"GRAY":
+        return photo, pixels
+    photo.notes.append("its colour profile, for gray, is left out")
     about = {key: value for key, value in photo.about.items() if key != "icc_profile"}
-    if about != photo.about:
-        photo.notes.append("its colour profile, for gray, is left out")
     chunks = b"".join(chunk for name, chunk in chunks_of(bytes(8) + photo.png_chunks) if name != b"iCCP")
-    return dataclasses.replace(photo, about=about, png_chunks=chunks), pixels[:, :, [0, 0, 0, 1][: pixels.shape[2] + 2]]
+    return dataclasses.replace(photo, about=about, png_chunks=chunks), pixels
 
 
 def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
@@ -280,10 +283,10 @@ def with_folders(tiff: bytes, folders: dict[int, dict]) -> bytes:
         entries[struct.unpack(order + "H", tiff[at : at + 2])[0]] = tiff[at : at + 12]
     for tag, values in folders.items():
         tiff += bytes(len(tiff) % 2)
-        directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=tiff[:2])
+        directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=tiff[:2], group=tag)
         for key, value in values.items():
             if key != INTEROPERABILITY:
-                directory[key] = value
+                directory[key] = in_bytes(value)
         entries[tag] = struct.pack(order + "HHII", tag, 4, 1, len(tiff))  # one number, where the folder lies
         tiff += directory.tobytes(len(tiff))
     tiff += bytes(len(tiff) % 2)

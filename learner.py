@@ -19,7 +19,7 @@ from optimizers import MovingAverage, make_optimizers, rate_factor
 from patches import EpochBatches, PatchDataset
 from utils import SMNetError
 
-NUMBERS_HELD = 225  # that a step keeps for its backward, for each pixel and base channel, measured by benchmark.py
+BYTES_HELD = {False: 900, True: 460}  # by a step for its backward, a pixel and base channel; with --amp; measured
 
 
 @dataclasses.dataclass
@@ -113,7 +113,7 @@ class Learner:
         share = math.ceil(args.batchsize / distributed.size())
         pixels = math.ceil(share / args.accumulate) * args.patch_size**2
         processes = distributed.local_size() if self.device.type == "cpu" else 1
-        return processes * pixels * args.width * NUMBERS_HELD * (2 if args.amp else 4) / 1e9
+        return processes * (0.1 + pixels * args.width * BYTES_HELD[args.amp] / 1e9)
 
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).

@@ -74,7 +74,7 @@ class MovingAverage(AveragedModel):
     PyTorch's own update this never makes the CPU wait for a GPU.
 
     Args:
-        model: the network; `self.module` is the average, equal to it until the second update.
+        model: the network; `self.module` is the average, which the first update makes equal to it.
         decay: per update, 0 to 1.
     """
 

@@ -36,9 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     name = args.name or re.sub(r"^model_|_(\d+|best)$", "", Path(args.weights).stem)
     if not {"step", "epoch", "noise_range", "val_psnr", "val_sigma"} <= content.keys():
         raise SMNetError(f"{args.weights} does not say how it was trained; give weights that train_*.py of this version wrote")
-    target = Path(args.output) / f"{name}.pth"
-    if target.exists() and not args.overwrite:
-        raise SMNetError(f"{target} is there already; give --overwrite to replace it, or another --name or --output")
+    targets = {ending: Path(args.output) / f"{name}{ending}" for ending in (".pth", ".jsonl", ".md")}
+    for target in targets.values():
+        if target.exists() and not args.overwrite:
+            raise SMNetError(f"{target} is there already; give --overwrite to replace it, or another --name or --output")
     problems: list[str] = []
     log = tables.read_log(Path(args.log), problems)
     runs = [run for path in args.results for run in tables.read_runs(Path(path), problems)]
@@ -72,9 +73,9 @@ def main(argv: list[str] | None = None) -> int:
         ".md": text.encode(),
     }
     for ending, file in files.items():
-        with replacing(target.with_suffix(ending)) as temporary:
+        with replacing(targets[ending]) as temporary:
             temporary.write_bytes(file)
-    print(f"{target}: {size / 1e6:.2f} MB, {precision} precision (half costs {loss:.4f} dB)")
+    print(f"{targets['.pth']}: {size / 1e6:.2f} MB, {precision} precision (half costs {loss:.4f} dB)")
     return 0
 
 

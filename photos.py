@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
 
 from pictures import read_file
 from utils import SMNetError
@@ -49,6 +49,7 @@ PNG_CHUNKS = (
 # TIFF tags
 ORIENTATION, BITS, PHOTOMETRIC, PLANES, EXTRA_SAMPLES, ICC, XMP = 274, 258, 262, 284, 338, 34675, 700
 RESOURCES, LAYERS = 34377, 37724  # Photoshop's
+PHOTOSHOP = b"Photoshop 3.0\0"  # before its resources in a JPEG file
 RESOLUTION = (282, 283, 296)  # horizontal, vertical, unit
 SUB_FOLDERS = (34665, 34853)  # EXIF's and GPS's
 INTEROPERABILITY = 40965  # a folder in EXIF's
@@ -58,6 +59,8 @@ TIFF_LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_defl
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # profiles and XMP above 1 MB are no damage
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors reach us as exceptions
 warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
+for text in (42032, 42033, 42035, 42036):  # EXIF's owner, camera's number, lens's maker and model: Pillow lacks their type
+    TiffTags.TAGS_V2_GROUPS[SUB_FOLDERS[0]][text] = TiffTags.TagInfo(text, "text", TiffTags.ASCII)
 
 
 @dataclasses.dataclass
@@ -228,7 +231,7 @@ def exif_of_tiff(image: TiffImagePlugin.TiffImageFile) -> Image.Exif:
                 exif[tag] = in_bytes(found[tag])
         for tag in SUB_FOLDERS:
             if folder := found.get_ifd(tag):
-                exif[tag] = {key: value for key, value in folder.items() if key != INTEROPERABILITY}
+                exif[tag] = {key: in_bytes(value) for key, value in folder.items() if key != INTEROPERABILITY}
     return exif
 
 
@@ -243,6 +246,8 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
     info, notes = image.info, []
     photo = Photo(np.empty(0), None, kind, notes=notes)
     photo.about = {key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)}
+    if "exif" in photo.about:
+        photo.about["exif"] = without_thumbnail(photo.about["exif"])
     if image.format == "MPO":
         notes.append("the previews behind its first picture are left out")
     if kind == "JPEG":
@@ -250,7 +255,8 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         sampling = JpegImagePlugin.get_sampling(image)
         if image.mode == "RGB" and sampling >= 0:
             photo.encoding["subsampling"] = sampling
-        segments = [segment for name, segment in image.applist if name == "APP13"]  # captions and keywords
+        # Captions and keywords.
+        segments = [without_thumbnails(segment) for name, segment in image.applist if name == "APP13"]
         photo.encoding["extra"] = b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in segments)
     if kind == "WEBP":
         photo.encoding["lossless"] = b"VP8L" in data[:64] or (b"VP8X" in data[:16] and b"VP8 " not in data)
@@ -258,7 +264,10 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         lossless = info.get("compression") in TIFF_LOSSLESS
         photo.encoding["compression"] = info["compression"] if lossless else "tiff_adobe_deflate"
         photo.tiff_tags = image.tag_v2
-        leave_out_noisy(image.tag_v2, notes)
+        if image.tag_v2.pop(LAYERS, None):
+            notes.append("its Photoshop layers are left out")
+        if isinstance(resources := image.tag_v2.pop(RESOURCES, None), bytes) and (left := without_thumbnails(resources)):
+            image.tag_v2[RESOURCES] = left
     if kind == "PNG":
         sound = (chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS and has_its_checksum(chunk))
         photo.png_chunks = b"".join(sound)
@@ -276,22 +285,29 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
     return photo
 
 
-def leave_out_noisy(tags: TiffImagePlugin.ImageFileDirectory_v2, notes: list[str]) -> None:
-    """Take Photoshop's layers and thumbnails, which would go on showing the noisy picture, from a TIFF file's tags."""
-    if tags.pop(LAYERS, None):
-        notes.append("its Photoshop layers are left out")
-    resources = tags.get(RESOURCES)
-    kept, at = b"", 0
-    while isinstance(resources, bytes) and resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
+def without_thumbnails(resources: bytes) -> bytes:
+    """Photoshop's resources, of a TIFF or JPEG file, without thumbnails: they would go on showing the noisy picture."""
+    at = len(PHOTOSHOP) if resources.startswith(PHOTOSHOP) else 0
+    kept = resources[:at]
+    while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         size = at + 6 + (resources[at + 6] + 2) // 2 * 2  # behind the number and an even name
         end = size + 4 + (int.from_bytes(resources[size : size + 4], "big") + 1) // 2 * 2
         if int.from_bytes(resources[at + 4 : at + 6], "big") not in (1033, 1036):
             kept += resources[at:end]
         at = end
-    if len(kept) < at:
-        del tags[RESOURCES]
-        if left := kept + resources[at:]:
-            tags[RESOURCES] = left
+    return kept + resources[at:]
+
+
+def without_thumbnail(exif: bytes) -> bytes:
+    """EXIF that ends before the folder of its thumbnail, which would go on showing the noisy picture; all else as it was."""
+    start = 6 if exif.startswith(b"Exif\0\0") else 0
+    order = "<" if exif[start : start + 2] == b"II" else ">"
+    try:
+        first = start + struct.unpack_from(order + "I", exif, start + 4)[0]
+        end = first + 2 + 12 * struct.unpack_from(order + "H", exif, first)[0]
+    except struct.error:  # damaged
+        return exif
+    return exif[:end] + bytes(4) + exif[end + 4 :] if end + 4 <= len(exif) else exif
 
 
 def read_8_bit(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, bool]:

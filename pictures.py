@@ -97,6 +97,12 @@ def find_pictures(
     return found
 
 
+def place(path: str | Path) -> Path:
+    """Where a file lies, however it was given; a link to it lies elsewhere."""
+    path = Path(path)
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 def download_advice(folder: str | Path) -> str:
     """The end of an error: how to get the data set that a path is of; empty where it is none that download.py has."""
     names = [name for name in DOWNLOADABLE if name in Path(folder).parts]

@@ -1,6 +1,7 @@
 """The files of a training run: its states and weights, and bringing a learner to where they say it was."""
 
 import argparse
+import contextlib
 import io
 import json
 import math
@@ -180,10 +181,10 @@ class RunFiles:
         """Whether torchrun started this process anew (`--max-restarts`): there is a state that this launch of it wrote."""
         if not distributed.LAUNCHED:
             return False
-        try:
-            return self.read_state().get("launch") == distributed.launch()
-        except SMNetError:
-            return False
+        for file in (self.file("state"), self.file("state_previous")):
+            with contextlib.suppress(SMNetError):
+                return utils.read_checkpoint(file).get("launch") == distributed.launch()
+        return False
 
     def continue_after(self, epoch: int) -> list[Path]:
         """`--checkpoint`: from the training state, where it is of the same step as that epoch's weights, else from them.

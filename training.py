@@ -182,8 +182,8 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
     needed, free = learner.memory_needed(), free_memory(learner.device)
     if needed > free:  # said before, since a process that takes too much is ended without a word
         print(
-            f"a step takes about {needed:.1f} GB and {free:.1f} GB are free: give --accumulate {args.batchsize} to compute the "
-            "batch in parts, a smaller --patch_size or --batchsize, or --width 16",
+            f"a step takes about {needed:.1f} GB and {free:.1f} GB are free: a larger --accumulate computes a batch in more "
+            "parts; a smaller --patch_size, --batchsize or --width takes less, too",
             flush=True,
         )
     loader = DataLoader(
@@ -221,8 +221,10 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
 def tf32(wanted: bool) -> Iterator[None]:
     """Within the block float32 products on CUDA may have 10-bit mantissas; outside, in validation, they never do."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = wanted
-    yield
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def train_epoch(learner: Learner, files: RunFiles, loader: DataLoader, writer: EventWriter, stop: StopRequest) -> None:

@@ -113,7 +113,7 @@ def pick_device(name: str) -> torch.device:
         if device.type not in ("cpu", "cuda", "mps"):
             raise NotImplementedError
         torch.empty(1, device=device)
-        if device.type == "cuda":
+        if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)  # for what asks for the current one
         torch.backends.cudnn.allow_tf32 = False
     except (RuntimeError, AssertionError, NotImplementedError) as error:

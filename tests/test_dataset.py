@@ -169,6 +169,10 @@ def test_files_that_were_made_otherwise_are_not_replaced_unasked(tmp_path):
     for changed in (["--stride", "24"], ["--holdout", "2"]):
         with pytest.raises(SMNetError, match="was made otherwise; give --overwrite"):
             build(dataset_gray, tmp_path, *words, *changed)
+    with pytest.raises(SMNetError, match="was made otherwise"):
+        build(dataset, tmp_path, *words)
+    with pytest.raises(SMNetError, match="was made otherwise"):
+        build(dataset_gray, tmp_path, *words, "--train_h5", str(tmp_path / "v.h5"), "--val_h5", str(tmp_path / "t.h5"))
     (tmp_path / "v.h5").write_bytes(b"a file of the user's")
     with pytest.raises(SMNetError, match="v.h5 is there"):
         build(dataset_gray, tmp_path, *words)

@@ -16,7 +16,7 @@ import torch
 from conftest import synthetic_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from test_testing import save_model
 
 import denoise
@@ -165,9 +165,10 @@ def test_gray_with_alpha_of_16_bits_becomes_rgba(work, unchanged):
 
 @pytest.mark.parametrize("target", ["a_denoised.png", "a.tif", "gray.webp"])
 def test_what_turns_from_gray_to_rgb_loses_the_profile_for_gray(target, work, unchanged, capsys):
-    profile, dots = (b"iCCP", b"x\0\0" + zlib.compress(ICC)), (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
+    for_gray = bytes(16) + b"GRAY" + bytes(108)
+    profile, dots = (b"iCCP", b"x\0\0" + zlib.compress(for_gray)), (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
     (work / "a.png").write_bytes(png_16_bit(np.dstack([DEEP_GRAY, DEEP_GRAY[::-1]]), 4, profile, dots))
-    (work / "gray.png").write_bytes(pillow(GRAY, "PNG", icc_profile=ICC))
+    (work / "gray.png").write_bytes(pillow(GRAY, "PNG", icc_profile=for_gray))
     assert denoise.main(["gray.png" if target == "gray.webp" else "a.png", "-o", target]) == 0
     said = capsys.readouterr().out
     assert "; its colour profile, for gray, is left out" in said and ("becomes RGBA" in said) == (target != "gray.webp")
@@ -177,6 +178,13 @@ def test_what_turns_from_gray_to_rgb_loses_the_profile_for_gray(target, work, un
         assert [round(value) for value in new.about["dpi"]] == [300, 300]
         np.testing.assert_array_equal(new.pixels, np.dstack([DEEP_GRAY] * 3))
         np.testing.assert_array_equal(new.alpha, DEEP_GRAY[::-1])
+
+
+def test_what_turns_from_gray_to_rgb_keeps_a_profile_for_rgb(work, unchanged, capsys):
+    for_rgb = bytes(16) + b"RGB " + bytes(108)
+    (work / "a.png").write_bytes(pillow(GRAY, "PNG", icc_profile=for_rgb))
+    assert denoise.main(["a.png", "-o", "a.webp"]) == 0
+    assert "profile" not in capsys.readouterr().out and read_photo("a.webp").about["icc_profile"] == for_rgb
 
 
 @pytest.mark.parametrize("samples", [GRAY, DEEP_GRAY], ids=["8 bits", "16 bits"])
@@ -407,6 +415,40 @@ def test_captions_of_jpeg_are_kept(work, unchanged):
     (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", extra=segment))
     assert denoise.main(["a.jpg"]) == 0
     assert segment in (work / "a_denoised.jpg").read_bytes()
+
+
+def test_thumbnails_of_jpeg_do_not_go_on_showing_the_noisy_picture(work, unchanged):
+    def folder(entries: dict[int, tuple[int, int]], following: int) -> bytes:
+        listed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in entries.items())
+        return struct.pack("<H", len(entries)) + listed + struct.pack("<I", following)
+
+    thumbnail = pillow(RGB, "JPEG")
+    first = folder({274: (3, 1), 296: (3, 2)}, 8 + 30)
+    second = folder({513: (4, 8 + 30 + 30), 514: (4, len(thumbnail))}, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + second + thumbnail
+    number, captions = (b"8BIM" + struct.pack(">HHI", n, 0, 4) for n in (1036, 1028))
+    resources = b"Photoshop 3.0\0" + number + b"seen" + captions + b"text"
+    segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources
+    (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", exif=exif, extra=segment))
+    with Image.open("a.jpg") as old:
+        assert old.getexif().get_ifd(ExifTags.IFD.IFD1)[514] == len(thumbnail)
+    assert denoise.main(["a.jpg"]) == 0
+    with Image.open("a_denoised.jpg") as new:
+        assert not new.getexif().get_ifd(ExifTags.IFD.IFD1) and new.getexif()[296] == 2
+    data = (work / "a_denoised.jpg").read_bytes()
+    assert b"8BIM\x04\x04" in data and b"8BIM\x04\x0c" not in data
+
+
+@pytest.mark.parametrize("target", ["b.jpg", "b.tif", "b.png", "b.webp"])
+def test_texts_in_exifs_folder_keep_their_letters(target, work, unchanged):
+    exif = Image.Exif()
+    exif[34665] = {42032: "José".encode("latin-1"), 42036: "Größe".encode()}
+    (work / "a.tif").write_bytes(pillow(RGB, "TIFF"))
+    (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", exif=exif.tobytes()))
+    assert denoise.main(["a.jpg", "-o", target]) == 0
+    with Image.open(target) as new:
+        found = new.getexif().get_ifd(34665)
+    assert found[42032] == "José" and found[42036].encode("latin-1").decode() == "Größe"
 
 
 def half_a_png() -> bytes:

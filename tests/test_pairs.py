@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import synthetic_picture
+from conftest import synthetic_picture, write_folder
 
 import dataset
 import dataset_gray
@@ -213,6 +213,17 @@ def test_two_folders_from_end_to_end(work, capsys):
     command = ["--mode", "R", "--weights", "net.pth", "--test_data", "val", "--pairs", "noisy", "clean", "--json", "x.json"]
     assert test_rgb_script.main(command) == 0
     assert [p["name"] for p in json.loads(Path("x.json").read_text())[0]["pictures"]] == ["img_0", "img_1"]
+
+
+def test_links_to_one_clean_picture_are_pairs_of_their_own(tmp_path):
+    write_folder(tmp_path / "truth", 2)
+    for i in range(6):
+        for side in ("noisy", "clean"):
+            (tmp_path / side).mkdir(exist_ok=True)
+        (tmp_path / "noisy" / f"{i}.png").write_bytes((tmp_path / "truth" / f"0{i % 2}.png").read_bytes())
+        (tmp_path / "clean" / f"{i}.png").symlink_to(tmp_path / "truth" / f"0{i % 2}.png")
+    found, problems = find_pairs([tmp_path], "noisy", "clean")
+    assert len(found) == 6 and not problems
 
 
 def test_training_starts_from_given_weights(work):

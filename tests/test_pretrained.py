@@ -73,6 +73,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(packed, tmp_pat
             pack.main([*given, *words])
     with pytest.raises(SMNetError, match="gray_B.pth is there already; give --overwrite"):
         pack.main([weights, *log, *plain])
+    (packed / "mine.md").write_text("my notes")
+    with pytest.raises(SMNetError, match="mine.md is there already"):
+        pack.main([weights, *log, *plain, "--name", "mine"])
+    (packed / "mine.md").unlink()
     monkeypatch.setattr(pack, "GREATEST_SIZE", 10)
     with pytest.raises(SMNetError, match="more than"):
         pack.main([weights, *log, *words])

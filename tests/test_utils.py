@@ -115,6 +115,17 @@ def test_out_of_memory_is_one_line():
     assert not utils.is_out_of_memory(RuntimeError("sizes of tensors must match"))
 
 
+@pytest.mark.parametrize("name, index", [("auto", None), ("cuda", None), ("cuda:1", 1)])
+def test_a_gpu_is_picked_and_made_the_current_one_where_it_is_numbered(name, index, monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", made.append, raising=False)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)
+    assert utils.pick_device(name) == torch.device("cuda", index)
+    assert made == ([] if index is None else [index])
+
+
 def test_a_device_that_is_not_there_is_one_line():
     assert utils.pick_device("cpu").type == "cpu"
     if not torch.cuda.is_available():
