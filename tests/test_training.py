@@ -460,7 +460,7 @@ def test_the_memory_a_step_takes_is_known_before(monkeypatch):
     assert 0.3 < needed(patch_size=48, width=16) < 0.4
     monkeypatch.setattr(distributed, "size", lambda: 3)
     monkeypatch.setattr(distributed, "local_size", lambda: 3)
-    assert needed() == pytest.approx(3 * needed(batchsize=3))  # a process has three pictures at most
+    assert 33 < needed() == needed(batchsize=9) < 36  # three processes of up to three pictures
 
 
 def test_fewer_steps_than_are_done_end_the_run(train_args, tmp_path, monkeypatch):
