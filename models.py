@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MIN_SIDE = 28  # pixels; below this some region of the 4 x 4 grid is too small to be pooled
-STRIP_BYTES, STRIP_ROWS = 3 * 2**20, 96  # of a dense block's input computed at a time on CPU, about; and at least
+STRIP_BYTES, STRIP_ROWS = 5 * 2**19, 96  # of a dense block's input computed at a time on CPU, about; and at least
 PIECE_BYTES = 2**23  # of a map added to others at a time on CPU, about
 
 
