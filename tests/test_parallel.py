@@ -69,6 +69,7 @@ def assert_same_run(folder: Path, alone: tuple[Path, dict, list[dict]]) -> None:
 def test_the_run_is_the_same_whatever_the_number_of_processes(processes, more, train_args, tmp_path, alone):
     said = finish(start([*options(train_args, tmp_path), *more], "--standalone", f"--nproc_per_node={processes}"))
     assert said.count("validation at sigma 25") == 7  # one process speaks
+    assert "Grad strides" not in said
     assert_same_run(tmp_path, alone)
 
 
