@@ -273,7 +273,7 @@ def check_name(path: Path) -> None:
     """Raise where the file system takes no name of this length."""
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.lstat(path.with_name(f".{path.name}.{os.getpid()}.tmp"))  # its name while it is written
+            os.lstat(utils.temporary_path(path))  # the longer one
     except OSError as error:
         raise SMNetError(f"cannot write {path}: {error.strerror}; give the picture a shorter name") from None
 

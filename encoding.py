@@ -218,7 +218,7 @@ def as_tiff(photo: Photo, pixels: np.ndarray) -> bytes:
         for tag, value in photo.tiff_tags.items():
             if tag not in TIFF_LAYOUT and tag not in SUB_FOLDERS:
                 tags.tagtype[tag] = photo.tiff_tags.tagtype[tag]
-                tags[tag] = value.encode("latin-1", "replace") if isinstance(value, str) else value  # the bytes it was read of
+                tags[tag] = in_bytes(value)
     else:
         for tag, value in photo.exif().items():
             if tag not in TIFF_LAYOUT and tag not in SUB_FOLDERS:

@@ -117,8 +117,8 @@ class FusingConv2d(nn.Conv2d):
         total = F.conv2d(next(maps), next(kernels), self.bias)
         rows = strip_rows(total, PIECE_BYTES)
         for new, kernel in zip(maps, kernels):
-            for piece, sum_ in zip(new.split(rows, dim=2), total.split(rows, dim=2)):
-                sum_.add_(F.conv2d(piece, kernel))
+            for piece, target in zip(new.split(rows, dim=2), total.split(rows, dim=2)):
+                target.add_(F.conv2d(piece, kernel))
         return total
 
 

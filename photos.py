@@ -247,7 +247,7 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
     photo = Photo(np.empty(0), None, kind, notes=notes)
     photo.about = {key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)}
     if "exif" in photo.about:
-        photo.about["exif"] = without_thumbnail(photo.about["exif"])
+        photo.about["exif"] = without_exif_thumbnail(photo.about["exif"])
     if image.format == "MPO":
         notes.append("the previews behind its first picture are left out")
     if kind == "JPEG":
@@ -256,7 +256,7 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         if image.mode == "RGB" and sampling >= 0:
             photo.encoding["subsampling"] = sampling
         # Captions and keywords.
-        segments = [without_thumbnails(segment) for name, segment in image.applist if name == "APP13"]
+        segments = [without_photoshop_thumbnails(segment) for name, segment in image.applist if name == "APP13"]
         photo.encoding["extra"] = b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in segments)
     if kind == "WEBP":
         photo.encoding["lossless"] = b"VP8L" in data[:64] or (b"VP8X" in data[:16] and b"VP8 " not in data)
@@ -266,7 +266,8 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         photo.tiff_tags = image.tag_v2
         if image.tag_v2.pop(LAYERS, None):
             notes.append("its Photoshop layers are left out")
-        if isinstance(resources := image.tag_v2.pop(RESOURCES, None), bytes) and (left := without_thumbnails(resources)):
+        resources = image.tag_v2.pop(RESOURCES, None)
+        if isinstance(resources, bytes) and (left := without_photoshop_thumbnails(resources)):
             image.tag_v2[RESOURCES] = left
     if kind == "PNG":
         sound = (chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS and has_its_checksum(chunk))
@@ -285,7 +286,7 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
     return photo
 
 
-def without_thumbnails(resources: bytes) -> bytes:
+def without_photoshop_thumbnails(resources: bytes) -> bytes:
     """Photoshop's resources, of a TIFF or JPEG file, without thumbnails: they would go on showing the noisy picture."""
     at = len(PHOTOSHOP) if resources.startswith(PHOTOSHOP) else 0
     kept = resources[:at]
@@ -298,7 +299,7 @@ def without_thumbnails(resources: bytes) -> bytes:
     return kept + resources[at:]
 
 
-def without_thumbnail(exif: bytes) -> bytes:
+def without_exif_thumbnail(exif: bytes) -> bytes:
     """EXIF that ends before the folder of its thumbnail, which would go on showing the noisy picture; all else as it was."""
     start = 6 if exif.startswith(b"Exif\0\0") else 0
     order = "<" if exif[start : start + 2] == b"II" else ">"

@@ -45,14 +45,14 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     both, and `args.val_noiseL` is set; `args.given` has those of `NOT_FOR_PAIRS` that the command line has. Wrong arguments
     exit with status 2.
     """
-    defaults, not_given = dict(defaults), {}
+    unused = dict(defaults)
     parser = make_parser(description)
 
     def option(name: str, text: str, **kwargs) -> None:
-        default = defaults.pop(name)  # KeyError: the script lacks this entry
+        default = unused.pop(name)  # KeyError: the script lacks this entry
         shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
-        if name in NOT_FOR_PAIRS:  # None tells that it was not given
-            not_given[name], default = default, None
+        if name in NOT_FOR_PAIRS:
+            default = None  # so that it can be told whether it was given
         parser.add_argument(f"--{name}", default=default, help=f"{text} (default: {shown})", **kwargs)
 
     whole, real, sigma, rate = number(int, 1), number(float, 0), number(float, 0, 255), number(float, 0, 1000)
@@ -95,8 +95,8 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     option("accumulate", text, type=whole, metavar="N")
     option("weights_dir", "folder for weights and training state", metavar="DIR")
     option("log_dir", "folder for the jsonl log and TensorBoard's files", metavar="DIR")
-    if defaults:
-        raise TypeError(f"no such hyperparameter: {', '.join(defaults)}")
+    if unused:
+        raise TypeError(f"no such hyperparameter: {', '.join(unused)}")
 
     text = "epoch after which to continue, 0: start afresh (default: 0)"
     parser.add_argument("-c", "-checkpoint", "--checkpoint", type=number(int, 0), default=0, metavar="N", help=text)
@@ -107,10 +107,10 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's files")
     args = parser.parse_args(argv)
 
-    args.given = [name for name in not_given if getattr(args, name) is not None]
-    for name, default in not_given.items():
-        if name not in args.given:
-            setattr(args, name, default)
+    args.given = [name for name in NOT_FOR_PAIRS if getattr(args, name, None) is not None]
+    for name in NOT_FOR_PAIRS:
+        if name in defaults and name not in args.given:
+            setattr(args, name, defaults[name])
     if args.checkpoint and (args.init or args.resume):
         parser.error("--checkpoint continues after an epoch, --resume from the newest state, --init starts: give one of them")
     if args.resume:

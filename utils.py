@@ -154,7 +154,7 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[Path]:
         SMNetError: the folder cannot be made or written, or the disk is full.
     """
     path = check_target(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -172,6 +172,11 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """What `replacing` gives for `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def check_target(path: str | Path) -> Path:
