@@ -113,7 +113,7 @@ class Learner:
         share = math.ceil(args.batchsize / distributed.size())
         pixels = math.ceil(share / args.accumulate) * args.patch_size**2
         processes = distributed.local_size() if self.device.type == "cpu" else 1
-        return processes * (0.1 + pixels * args.width * BYTES_HELD[args.amp] / 1e9)
+        return processes * (0.1 + pixels / args.shuffle**2 * args.width * BYTES_HELD[args.amp] / 1e9)
 
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).
@@ -157,6 +157,7 @@ class Learner:
         return {
             "channels": self.model.channels,
             "width": self.model.width,
+            "shuffle": self.model.shuffle,
             "model": self.model.state_dict(),
             "average": self.average and self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],

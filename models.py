@@ -386,16 +386,22 @@ class SMNet(nn.Module):
     Args:
         channels: 1 for gray, 3 for RGB.
         width: base channels, an even number; the authors' is 64 (4,853,282 parameters gray, 4,857,894 RGB).
+        shuffle: 1, the authors' network, or 2: the picture is folded first by pixel unshuffling, 2x2 pixels to four times
+            the channels, and the results are unfolded. At twice the width that is the same arithmetic on a quarter of the
+            places, which CPUs do faster, and the network sees twice as far.
     """
 
-    def __init__(self, channels: int = 1, width: int = 64):
+    def __init__(self, channels: int = 1, width: int = 64, shuffle: int = 1):
         super().__init__()
+        if shuffle < 1:
+            raise ValueError(f"shuffle must be at least 1, got {shuffle}")
         if channels < 1 or width < 2 or width % 2:
             raise ValueError(f"channels must be at least 1 and width even, got channels {channels}, width {width}")
         self.channels = channels
         self.width = width
-        self.noise_memory = NoiseMemory(channels, width)
-        self.image_memory = ImageMemory(channels, width)
+        self.shuffle = shuffle
+        self.noise_memory = NoiseMemory(channels * shuffle**2, width)
+        self.image_memory = ImageMemory(channels * shuffle**2, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Noisy (N, channels, H, W) in about [0, 1] -> denoised (N, channels, H, W), not clamped; any H, W from 1."""
@@ -413,11 +419,24 @@ class SMNet(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape:
             raise ValueError(f"expected a tensor (N, {self.channels}, H, W), got {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        x = pad_to_minimum(x)
+        x = F.pixel_unshuffle(self.pad(x), self.shuffle)
         noise_mask = self.noise_memory(x)
         residual = x - noise_mask
         output = self.image_memory(residual)
-        return tuple(t[..., :height, :width] for t in (noise_mask, residual, output))
+        planes = (F.pixel_shuffle(t, self.shuffle) for t in (noise_mask, residual, output))
+        return tuple(t[..., :height, :width] for t in planes)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> sides of at least 28 x shuffle pixels and multiples of `shuffle`.
+
+        Mirrored at the bottom and right, or the edge repeated where x is too small to mirror.
+        """
+        for axis in (-2, -1):
+            missing = max(MIN_SIDE * self.shuffle - x.shape[axis], -x.shape[axis] % self.shuffle)
+            if missing > 0:
+                pad = (0, 0, 0, missing) if axis == -2 else (0, missing, 0, 0)
+                x = F.pad(x, pad, mode="reflect" if missing < x.shape[axis] else "replicate")
+        return x
 
     @torch.no_grad()
     def attention(self, x: Tensor, row: int, column: int) -> Tensor:
@@ -428,24 +447,16 @@ class SMNet(nn.Module):
             row, column: the pixel.
 
         Returns:
-            (h, w), adding up to 1: a weight for every 16x16 pixels (every second of the 8 times smaller plane's places).
+            (h, w), adding up to 1: a weight for every 16x16 pixels (every second of the 8 times smaller plane's places),
+            with `shuffle` 2 for every 32x32.
         """
         block = self.noise_memory.decoder[0].non_local
         seen: list[Tensor] = []
         hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
-            self.noise_memory(pad_to_minimum(x))
+            self.noise_memory(F.pixel_unshuffle(self.pad(x), self.shuffle))
         finally:
             hook.remove()
         height, width = seen[0].shape[-2:]
-        return block.attention(seen[0], min(row // 8, height - 1), min(column // 8, width - 1))
-
-
-def pad_to_minimum(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> at least 28 x 28, mirrored at the bottom and right, or the edge repeated where too small to mirror."""
-    for axis in (-2, -1):
-        missing = MIN_SIDE - x.shape[axis]
-        if missing > 0:
-            pad = (0, 0, 0, missing) if axis == -2 else (0, missing, 0, 0)
-            x = F.pad(x, pad, mode="reflect" if missing < x.shape[axis] else "replicate")
-    return x
+        scale = 8 * self.shuffle
+        return block.attention(seen[0], min(row // scale, height - 1), min(column // scale, width - 1))

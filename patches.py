@@ -64,6 +64,7 @@ class PatchDataset(Dataset):
         draws: how often a patch is drawn in an epoch.
         seed: of every random choice, 0 or more.
         allow_pairs: whether the file may hold pairs of real noise; `noise_range` does not count then.
+        color_jitter: vary the colours of the clean crop (`jitter_colors`) before noise is added; not those of pairs.
 
     Attributes:
         pairs: whether the file holds pairs of real noise.
@@ -75,10 +76,10 @@ class PatchDataset(Dataset):
 
     def __init__(
         self, path: str | Path, *, channels: int, patch_size: int, noise_range: tuple[float, float], draws: int, seed: int,
-        allow_pairs: bool = False,
+        allow_pairs: bool = False, color_jitter: bool = False,
     ):  # fmt: skip
         self.path, self.channels, self.patch_size = path, channels, patch_size
-        self.noise_range, self.draws, self.seed = noise_range, draws, seed
+        self.noise_range, self.draws, self.seed, self.color_jitter = noise_range, draws, seed, color_jitter
         self.file = None
         with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
             self.stored, _, self.stored_size, _ = file["patches"].shape
@@ -119,6 +120,8 @@ class PatchDataset(Dataset):
         if self.pairs:
             noisy, sigma = crop("noisy"), np.nan
         else:
+            if self.color_jitter:
+                clean = jitter_colors(clean, rng)
             sigma = rng.uniform(*self.noise_range)
             noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
         return torch.from_numpy(clean), torch.from_numpy(noisy), torch.tensor(sigma, dtype=torch.float32)
@@ -128,6 +131,22 @@ def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
     """One of the eight orientations of a square (C, H, H): quarter turns by orientation % 4, mirrored from 4 on."""
     turned = np.rot90(patch, orientation % 4, axes=(1, 2))
     return turned[:, :, ::-1] if orientation >= 4 else turned
+
+
+def jitter_colors(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Vary the colours of a patch (C, H, W), float32 in [0, 1]: channels permuted, saturation and contrast changed.
+
+    Half of all patches stay as they are. In the others the order of the channels is random, the distance of each pixel to
+    its gray is multiplied by 0.5 to 2 (saturation), the distance to the patch's mean by 0.6 to 1.4 (contrast), both
+    log-uniform, and the result is clipped to [0, 1]. On gray patches only the contrast changes.
+    """
+    if rng.random() < 0.5:
+        return patch
+    patch = patch[rng.permutation(len(patch))]
+    saturation, contrast = np.exp(rng.uniform(np.log([0.5, 0.6]), np.log([2, 1.4]))).astype(np.float32)
+    gray = patch.mean(axis=0, keepdims=True)
+    mean = gray.mean()
+    return np.clip(mean + contrast * (gray - mean + saturation * (patch - gray)), 0, 1)
 
 
 class EpochBatches:

@@ -22,6 +22,7 @@ FIXED = {
     "patch_size": "--patch_size",
     "samples": "--train_h5 and --draws, of samples an epoch",
     "seed": "--seed",
+    "color_jitter": "--color_jitter",
     "optimizer": "--optimizer",
     "betas": "--betas",
     "averaged": "--ema above 0",
@@ -242,7 +243,7 @@ class RunFiles:
         """Load the network (and its average) from a checkpoint of weights, ours or the authors'; return its dict."""
         content = utils.read_checkpoint(path)
         model = utils.model_from_checkpoint(content, path)
-        self.check_shape(path, model.channels, model.width)
+        self.check_shape(path, model.channels, model.width, model.shuffle)
         for target in (self.learner.model, self.learner.validated):
             target.load_state_dict(model.state_dict())
         return content
@@ -252,11 +253,11 @@ class RunFiles:
         path = self.file("state_previous" if self.damaged else "state")
         try:
             progress, settings = Progress(**state["progress"]), state["settings"]
-            self.check_shape(path, state["channels"], state["width"])
+            self.check_shape(path, state["channels"], state["width"], state.get("shuffle", 1))
             for key, option in FIXED.items():
-                if settings[key] != self.settings[key]:
+                if settings.get(key, False) != self.settings[key]:
                     raise SMNetError(
-                        f"{path} was trained with {settings[key]} ({option}), this command has {self.settings[key]}; give the "
+                        f"{path} was trained with {settings.get(key, False)} ({option}), this command has {self.settings[key]}; give the "
                         "same, or start a run from its weights with --init and another --weights_dir and --log_dir"
                     )
             for key in CHANGEABLE:
@@ -271,7 +272,7 @@ class RunFiles:
             ) from None
         self.learner.done.best = progress.best
 
-    def check_shape(self, path: Path, channels: int, width: int) -> None:
+    def check_shape(self, path: Path, channels: int, width: int, shuffle: int) -> None:
         """Raise where a checkpoint is of another network than this command's."""
         if channels != self.learner.model.channels:
             raise SMNetError(
@@ -279,3 +280,6 @@ class RunFiles:
             )
         if width != self.learner.model.width:
             raise SMNetError(f"{path} has width {width}, this command --width {self.learner.model.width}; give --width {width}")
+        if shuffle != self.learner.model.shuffle:
+            found = self.learner.model.shuffle
+            raise SMNetError(f"{path} has shuffle {shuffle}, this command --shuffle {found}; give --shuffle {shuffle}")

@@ -65,9 +65,13 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
         option("noiseL_range", text, type=sigma, nargs=2, metavar=("LOW", "HIGH"))
     option("val_noiseL", "sigma of the validation noise, grey levels; None: as trained", type=sigma, metavar="SIGMA")
     option("width", "base channels of the network, even", type=number(int, 2), metavar="N")
+    text = "2: fold 2x2 pixels into four times the channels before the network, and unfold its results; 1: the authors'"
+    option("shuffle", text, type=whole, metavar="N")
     option("batchsize", "pictures a step", type=whole, metavar="N")
     option("patch_size", "side of the training crops, pixels", type=number(int, 8), metavar="N")
     option("draws", "times that an epoch draws every stored patch", type=whole, metavar="N")
+    text = "vary colours: channels permuted, saturation and contrast changed, before noise is added; RGB, not for pairs"
+    option("color_jitter", text, action=argparse.BooleanOptionalAction)
     option("epochs", "epochs in all", type=whole, metavar="N")
     option("max_steps", "stop after this many steps in all, 0: by epochs alone", type=number(int, 0), metavar="N")
     text = "adam, or muon for the kernels with more than one input and output channel and adam for the rest"
@@ -316,6 +320,7 @@ def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: Pictur
         "model": model.state_dict(),
         "channels": model.channels,
         "width": model.width,
+        "shuffle": model.shuffle,
         "noise_range": args.noise_range,
         **{key: line[key] for key in ("epoch", "step", "val_psnr", "val_sigma")},
     }

@@ -341,9 +341,10 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
     if not isinstance(stem, Tensor) or stem.ndim != 4:
         raise SMNetError(f"{path} holds no SMNet weights (no first convolution 'derain.conv1' or 'noise_memory.stem.0')")
     width, channels = stem.shape[:2]
+    shuffle = content.get("shuffle", 1)
     try:
         with torch.device("meta"):  # without drawing initial weights from the global generator
-            model = SMNet(channels=channels, width=width)
+            model = SMNet(channels=channels // shuffle**2, width=width, shuffle=shuffle)
     except ValueError as error:
         raise SMNetError(f"{path} holds no SMNet weights ({error})") from None
     expected = model.state_dict()
