@@ -6,7 +6,7 @@
     python dataset.py --train_dir data/PolyU --pairs "*_real*" "*_mean*" --holdout 20      # real noise: train_pairs.h5
 
 train_data.h5 holds uint8 patches that together cover every picture; crops, orientations and noise are drawn when they are
-read (patches.py). val_data.h5 holds whole pictures. Where data/pristine_images_color is missing and no --train_dir is given,
+read (smnet/patches.py). val_data.h5 holds whole pictures. Where data/pristine_images_color is missing and no --train_dir is given,
 photographs that come with scikit-image are used: enough to run everything, too few to train a good network.
 """
 
@@ -22,9 +22,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from pairs import by_scene, find_pairs, hold_out
-from patches import PATCH_PAIRS, PATCHES, PICTURE_PAIRS, PICTURES
-from pictures import (
+from smnet.images import (
     SAMPLE_TEST,
     SAMPLE_TRAIN,
     Picture,
@@ -34,6 +32,8 @@ from pictures import (
     place,
     sample_pictures,
 )
+from smnet.pairs import by_scene, find_pairs, hold_out
+from smnet.patches import PATCH_PAIRS, PATCHES, PICTURE_PAIRS, PICTURES
 from utils import SMNetError, make_parser, number, replacing, run_script
 
 # ------------------------------------------------------------------------------------------------------------

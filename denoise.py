@@ -24,13 +24,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-import sheets
 import utils
-from encoding import check_format, write_photo
-from photos import FORMATS, OTHERS, Photo, read_photo, upright
-from pictures import find_pictures, place
-from testing import find_model
-from tiling import LARGEST, SMALLEST, Denoiser
+from smnet import sheets
+from smnet.images import find_pictures, place
+from smnet.photos.reading import FORMATS, OTHERS, Photo, read_photo, upright
+from smnet.photos.writing import check_format, write_photo
+from smnet.testing import find_model
+from smnet.tiling import LARGEST, SMALLEST, Denoiser
 from utils import SMNetError, make_parser, number, run_script
 
 # ----------------------------------------------------------------------------------------------------------

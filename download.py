@@ -35,7 +35,7 @@ DEFAULTS = dict(
 )
 # ------------------------------------------------------------------------------------------------------------
 
-CATALOGUE = Path(__file__).parent / "datasets.csv"
+CATALOGUE = Path(__file__).parent / "smnet" / "datasets.csv"
 ATTEMPTS = 4  # a file, with pauses of 1, 2 and 4 times PAUSE between them
 PAUSE = 1.0  # seconds
 TIMEOUT = 20.0  # seconds without a byte after which a server counts as stalled

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-import tables
 import utils
-from evaluation import averages, evaluate, noise_name
 from models import SMNet
-from patches import read_pictures
+from smnet import results
+from smnet.evaluation import averages, evaluate, noise_name
+from smnet.patches import read_pictures
 from utils import SMNetError, make_parser, replacing, run_script
 
 GREATEST_LOSS = 0.005  # dB that half precision may cost
@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         if target.exists() and not args.overwrite:
             raise SMNetError(f"{target} is there already; give --overwrite to replace it, or another --name or --output")
     problems: list[str] = []
-    log = tables.read_log(Path(args.log), problems)
-    runs = [run for path in args.results for run in tables.read_runs(Path(path), problems)]
+    log = results.read_log(Path(args.log), problems)
+    runs = [run for path in args.results for run in results.read_runs(Path(path), problems)]
     expected = (Path(args.weights).name, content["epoch"], model.width)
     foreign = [run["weights"] for run in runs if (Path(run["weights"]).name, run["epoch"], run["width"]) != expected]
     if foreign:
@@ -134,7 +134,7 @@ def card(
             "",
             "PSNR in dB by test_*.py; the best of a row in bold:",
             "",
-            tables.markdown(tables.table_rows(runs)).strip(),
+            results.markdown(results.table_rows(runs)).strip(),
         ]
     return "\n".join(lines) + "\n"
 

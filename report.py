@@ -16,9 +16,9 @@ import cv2
 import matplotlib
 import numpy as np
 
-from evaluation import all_paper_results
-from pictures import read_picture, to_db
-from tables import NOT_METHODS, Row, latex, markdown, read_log, read_runs, row_of, short_names, table_rows
+from smnet.evaluation import all_paper_results
+from smnet.images import read_picture, to_db
+from smnet.results import NOT_METHODS, Row, latex, markdown, read_log, read_runs, row_of, short_names, table_rows
 from utils import SMNetError, describe, make_folder, make_parser, number, replacing, run_script
 
 matplotlib.use("Agg")  # no window: files alone

@@ -7,10 +7,10 @@
     python test_gray.py --mode R --test_data val_gray_pairs.h5                  # real noise: pairs of pictures
 
 Noise: one draw a picture from a CPU generator seeded 0, not clipped, not rounded (the authors' protocol).
-Output clamped to [0, 1]; the loop is in evaluation.py, the command in testing.py.
+Output clamped to [0, 1]; the loop is in smnet/evaluation.py, the command in smnet/testing.py.
 """
 
-import testing
+from smnet import testing
 from utils import run_script
 
 # ------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@
     python test_rgb.py --mode R --test_data val_pairs.h5 CC                     # real noise: pairs of pictures
 
 Noise: three draws a picture from a CPU generator seeded 12, PSNR averaged, not clipped, not rounded (the authors').
-Output clamped to [0, 1]; the loop is in evaluation.py, the command in testing.py.
+Output clamped to [0, 1]; the loop is in smnet/evaluation.py, the command in smnet/testing.py.
 """
 
-import testing
+from smnet import testing
 from utils import run_script
 
 # ------------------------------------------------------------------------------------------------------------

@@ -7,14 +7,14 @@
     python train_gray_blind.py --train_h5 train_gray_pairs.h5    # real noise, from dataset_gray.py --pairs: model_gray_R_1.pth
 
 The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of
-256x256. `python train_gray_blind.py --help` explains every option; the loop is in training.py.
+256x256. `python train_gray_blind.py --help` explains every option; the loop is in smnet/training/loop.py.
 """
 
 import torch
 
-import training
 from models import SMNet
-from patches import PatchDataset, read_pictures
+from smnet.patches import PatchDataset, read_pictures
+from smnet.training import loop
 from utils import run_name, run_script
 
 # ------------------------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ DEFAULTS = dict(
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = training.parse_args(argv, description=__doc__, defaults=DEFAULTS)
+    args = loop.parse_args(argv, description=__doc__, defaults=DEFAULTS)
     torch.manual_seed(args.seed)  # the initial weights; the samples have generators of their own
     model = SMNet(channels=1, width=args.width, shuffle=args.shuffle)
     train_set = PatchDataset(
@@ -64,10 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         allow_pairs=True, color_jitter=args.color_jitter,
     )  # fmt: skip
     if train_set.pairs:
-        training.turn_to_pairs(args, train_set)
+        loop.turn_to_pairs(args, train_set)
     val_pictures = read_pictures(args.val_h5, channels=1, pairs=train_set.pairs)
     name = run_name(1, noiseL=None, real=train_set.pairs)
-    return training.fit(model, train_set, val_pictures, name=name, args=args)
+    return loop.fit(model, train_set, val_pictures, name=name, args=args)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@
     python train_rgb.py --batchsize 8 -checkpoint 0 --noiseL 25
 
 The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of
-256x256. `python train_rgb.py --help` explains every option; the loop is in training.py.
+256x256. `python train_rgb.py --help` explains every option; the loop is in smnet/training/loop.py.
 """
 
 import torch
 
-import training
 from models import SMNet
-from patches import PatchDataset, read_pictures
+from smnet.patches import PatchDataset, read_pictures
+from smnet.training import loop
 from utils import run_name, run_script
 
 # ------------------------------------------------------------------------------------------------------------
@@ -55,15 +55,20 @@ DEFAULTS = dict(
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = training.parse_args(argv, description=__doc__, defaults=DEFAULTS)
+    args = loop.parse_args(argv, description=__doc__, defaults=DEFAULTS)
     torch.manual_seed(args.seed)  # the initial weights; the samples have generators of their own
     model = SMNet(channels=3, width=args.width, shuffle=args.shuffle)
     train_set = PatchDataset(
-        args.train_h5, channels=3, patch_size=args.patch_size, noise_range=args.noise_range, draws=args.draws, seed=args.seed,
+        args.train_h5,
+        channels=3,
+        patch_size=args.patch_size,
+        noise_range=args.noise_range,
+        draws=args.draws,
+        seed=args.seed,
         color_jitter=args.color_jitter,
     )
     val_pictures = read_pictures(args.val_h5, channels=3)
-    return training.fit(model, train_set, val_pictures, name=run_name(3, noiseL=args.noiseL), args=args)
+    return loop.fit(model, train_set, val_pictures, name=run_name(3, noiseL=args.noiseL), args=args)
 
 
 if __name__ == "__main__":

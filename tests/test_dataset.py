@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 import dataset
 import dataset_gray
 from dataset import cut_patches
-from patches import EpochBatches, PatchDataset, orient, read_pictures
+from smnet.patches import EpochBatches, PatchDataset, orient, read_pictures
 from utils import SMNetError
 
 

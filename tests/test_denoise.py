@@ -20,14 +20,13 @@ from PIL import ExifTags, Image, ImageOps
 from test_testing import save_model
 
 import denoise
-import encoding
-import photos
-import tiling
 import utils
-from encoding import write_photo
 from models import SMNet
-from photos import read_photo
-from tiling import OVERLAP, SMALLEST, Denoiser, cuts, ramps
+from smnet import tiling
+from smnet.photos import reading, writing
+from smnet.photos.reading import read_photo
+from smnet.photos.writing import write_photo
+from smnet.tiling import OVERLAP, SMALLEST, Denoiser, cuts, ramps
 from utils import SMNetError
 
 EXIF = Image.Exif()
@@ -136,7 +135,7 @@ def test_jpeg_keeps_its_metadata_and_takes_a_quality(work, unchanged):
     with Image.open("a.jpg") as old, Image.open("98.jpg") as new:
         for key in ("exif", "icc_profile", "dpi", "comment", "progressive"):
             assert new.info.get(key) == old.info.get(key), key
-        assert photos.JpegImagePlugin.get_sampling(new) == 0
+        assert reading.JpegImagePlugin.get_sampling(new) == 0
         assert np.abs(np.asarray(new).astype(int) - np.asarray(old)).mean() < 2
     assert (work / "30.jpg").stat().st_size < (work / "98.jpg").stat().st_size / 2
 
@@ -327,20 +326,20 @@ def test_transparent_colours(work, unchanged, capsys):
 
 
 def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatch):
-    tags = encoding.as_16_bit_tiff
-    monkeypatch.setattr(encoding, "as_16_bit_tiff", lambda photo, pixels, given: 1 / 0 if given else tags(photo, pixels, given))
+    tags = writing.as_16_bit_tiff
+    monkeypatch.setattr(writing, "as_16_bit_tiff", lambda photo, pixels, given: 1 / 0 if given else tags(photo, pixels, given))
     (work / "a.tif").write_bytes(LOSSLESS["deep turned.tif"])
     assert denoise.main(["a.tif"]) == 0
     assert "its metadata could not be kept (division by zero)" in capsys.readouterr().out
     np.testing.assert_array_equal(read_photo("a_denoised.tif").pixels, np.rot90(DEEP_RGB, -1))
-    monkeypatch.setattr(encoding, "for_format", lambda photo, kind: 1 / 0)
+    monkeypatch.setattr(writing, "for_format", lambda photo, kind: 1 / 0)
     assert denoise.main(["a.tif", "-o", "a.png"]) == 0
     assert "its metadata could not be kept (division by zero)" in capsys.readouterr().out
     np.testing.assert_array_equal(read_photo("a.png").pixels, np.rot90(DEEP_RGB, -1))
 
 
 def test_alpha_of_bmp_stays(work, unchanged):
-    write_photo("a.bmp", photos.Photo(RGB, ALPHA, "BMP", about={"dpi": (300, 300)}), RGB)
+    write_photo("a.bmp", reading.Photo(RGB, ALPHA, "BMP", about={"dpi": (300, 300)}), RGB)
     assert denoise.main(["a.bmp"]) == 0
     with Image.open("a_denoised.bmp") as new:
         np.testing.assert_array_equal(np.asarray(new), np.dstack([RGB, ALPHA]))

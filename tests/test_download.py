@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import download
-import pictures
+from smnet import images
 from utils import SMNetError
 
 CONTENT = {f"{i:02d}.png": bytes([i]) * (1000 + i) for i in range(6)}
@@ -174,7 +174,7 @@ def test_wrong_arguments_exit_with_2(words):
 def test_names_are_found_in_any_case():
     assert download.parse_args(["set12", "POLYU", "Set12"]).names == ["Set12", "PolyU"]
     assert download.parse_args(["all"]).names == list(download.SETS)
-    assert list(download.SETS) == list(pictures.DOWNLOADABLE)
+    assert list(download.SETS) == list(images.DOWNLOADABLE)
     for path, name in (("Set12", "Set12"), ("data/CC", "CC"), ("data/BSDS500/train", "BSDS500")):
         with pytest.raises(SMNetError, match=f"no folder {path}; fetch it: python download.py {name}"):
-            pictures.find_pictures(path)
+            images.find_pictures(path)

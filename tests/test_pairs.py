@@ -20,9 +20,9 @@ import train_gray_blind
 import train_rgb_blind
 import utils
 from models import SMNet
-from pairs import find_pairs, hold_out, match, scene
-from patches import PatchDataset, read_pictures
-from pictures import PictureFiles, to_float
+from smnet.images import PictureFiles, to_float
+from smnet.pairs import find_pairs, hold_out, match, scene
+from smnet.patches import PatchDataset, read_pictures
 from utils import SMNetError
 
 

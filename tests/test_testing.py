@@ -11,12 +11,12 @@ import torch
 from conftest import synthetic_picture, write_folder
 from scipy.ndimage import gaussian_filter
 
-import evaluation
 import test_gray as gray_script
 import test_rgb as rgb_script
 import utils
 from models import SMNet
-from pictures import Picture, add_test_noise, psnr, ssim, to_float
+from smnet import evaluation
+from smnet.images import Picture, add_test_noise, psnr, ssim, to_float
 from utils import SMNetError
 
 

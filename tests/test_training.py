@@ -14,21 +14,18 @@ import pytest
 import tensorboardX.record_writer
 import torch
 
-import distributed
-import evaluation
-import learner
-import run_files
 import train_gray
 import train_gray_blind
 import train_rgb
 import train_rgb_blind
-import training
 import utils
-from event_writer import EventWriter
 from models import SMNet
-from optimizers import KernelMuon, MovingAverage, as_matrix, rate_factor
-from patches import read_pictures
-from stopping import StopRequest
+from smnet import evaluation
+from smnet.patches import read_pictures
+from smnet.training import distributed, learner, loop, run_files
+from smnet.training.event_writer import EventWriter
+from smnet.training.optimizers import KernelMuon, MovingAverage, as_matrix, rate_factor
+from smnet.training.signals import StopRequest
 from utils import SMNetError
 
 EVERY_OPTION = "--optimizer muon --ema 0.9 --schedule cosine --warmup 2 --grad_clip 1 --lr 2e-3".split()
@@ -257,7 +254,7 @@ def test_a_signal_saves_and_stops_with_its_status(train_args, tmp_path, number, 
     train_gray.main(train_args)
     handler = signal.getsignal(number)
     straight, straight_log = final_weights(tmp_path), log_lines(tmp_path)
-    module, name = {"training": (learner.Learner, "step"), "validation": (training, "evaluate")}[where]
+    module, name = {"training": (learner.Learner, "step"), "validation": (loop, "evaluate")}[where]
     original, calls = getattr(module, name), []
 
     def signalled(*args, **kwargs):
@@ -291,7 +288,7 @@ def test_a_second_ctrl_c_stops_at_once():
 
 
 def test_the_state_is_saved_every_so_often_and_the_one_before_kept(train_args, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
     monkeypatch.setattr(run_files.RunFiles, "remove_later_than", lambda *_: pytest.fail("stop here, before the epoch's files"))
     with pytest.raises(pytest.fail.Exception):
         train_gray.main([*train_args, "--save_every", "0"])
@@ -437,7 +434,7 @@ def test_tf32_is_for_steps_and_never_for_validation(train_args, monkeypatch):
         return call
 
     monkeypatch.setattr(learner.Learner, "step", watched(learner.Learner.step))
-    monkeypatch.setattr(training, "evaluate", watched(training.evaluate))
+    monkeypatch.setattr(loop, "evaluate", watched(loop.evaluate))
     train_gray.main([*train_args, "--epochs", "1", "--tf32"])
     assert set(seen) == {("step", True, True), ("evaluate", False, False)}
     with pytest.raises(SMNetError, match="diverged"):
@@ -448,14 +445,16 @@ def test_tf32_is_for_steps_and_never_for_validation(train_args, monkeypatch):
 def test_too_little_memory_is_said_before_the_first_step(train_args, tmp_path, monkeypatch, capsys):
     train_gray.main(train_args)
     assert "are free" not in capsys.readouterr().out
-    monkeypatch.setattr(training, "free_memory", lambda device: 0.001)
+    monkeypatch.setattr(loop, "free_memory", lambda device: 0.001)
     train_gray.main([*train_args, *folders(tmp_path / "b")])
     assert "a step takes about 0.1 GB and 0.0 GB are free: a larger --accumulate" in capsys.readouterr().out
 
 
 def test_the_memory_a_step_takes_is_known_before(monkeypatch):
     def needed(**changed) -> float:
-        args = argparse.Namespace(**{"batchsize": 8, "patch_size": 256, "width": 64, "accumulate": 1, "amp": False, **changed})
+        args = argparse.Namespace(
+            **{"batchsize": 8, "patch_size": 256, "width": 64, "accumulate": 1, "amp": False, "shuffle": 1, **changed}
+        )
         return learner.Learner.memory_needed(argparse.Namespace(args=args, device=torch.device("cpu")))
 
     assert 28 < needed() < 32  # measured: 3.5 to 3.8 GB for one picture of 256x256, with --amp 2.0

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluation import all_paper_results, noise_name
+from smnet.evaluation import all_paper_results, noise_name
 
 NOT_METHODS = ("noisy",)  # never the best of a row
 

@@ -13,13 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import sheets
 import utils
-from evaluation import AUTHORS, Protocol, Score, averages, evaluate, noise_name, paper_results
 from models import SMNet
-from pairs import find_pairs
-from patches import read_pictures
-from pictures import (
+from smnet import sheets
+from smnet.evaluation import AUTHORS, Protocol, Score, averages, evaluate, noise_name, paper_results
+from smnet.images import (
     SAMPLE_TEST,
     Picture,
     PictureFiles,
@@ -29,6 +27,8 @@ from pictures import (
     to_float,
     write_picture,
 )
+from smnet.pairs import find_pairs
+from smnet.patches import read_pictures
 from utils import SMNetError, describe, make_parser, number
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pictures import SUFFIXES, PictureFiles, find_pictures, place
+from smnet.images import SUFFIXES, PictureFiles, find_pictures, place
 from utils import SMNetError
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import distributed
 from models import SMNet
-from optimizers import MovingAverage, make_optimizers, rate_factor
-from patches import EpochBatches, PatchDataset
+from smnet.patches import EpochBatches, PatchDataset
+from smnet.training import distributed
+from smnet.training.optimizers import MovingAverage, make_optimizers, rate_factor
 from utils import SMNetError
 
 BYTES_HELD = {False: 900, True: 460}  # by a step for its backward, a pixel and base channel; with --amp; measured

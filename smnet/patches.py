@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-import distributed
-from pictures import Picture
+from smnet.images import Picture
+from smnet.training import distributed
 from utils import SMNetError, describe
 
 # The attribute "kind" of our h5 files.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-import distributed
 import utils
-from learner import Learner, Progress
+from smnet.training import distributed
+from smnet.training.learner import Learner, Progress
 from utils import SMNetError
 
 # A state is continued only by a command that agrees with it on these (what it trained on, and how the options are called
@@ -257,8 +257,9 @@ class RunFiles:
             for key, option in FIXED.items():
                 if settings.get(key, False) != self.settings[key]:
                     raise SMNetError(
-                        f"{path} was trained with {settings.get(key, False)} ({option}), this command has {self.settings[key]}; give the "
-                        "same, or start a run from its weights with --init and another --weights_dir and --log_dir"
+                        f"{path} was trained with {settings.get(key, False)} ({option}), this command has "
+                        f"{self.settings[key]}; "
+                        "give the same, or start a run from its weights with --init and another --weights_dir and --log_dir"
                     )
             for key in CHANGEABLE:
                 if settings[key] != self.settings[key]:

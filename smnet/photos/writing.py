@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from photos import (
+from smnet.photos.reading import (
     EXIF_TAGS,
     EXTRA_SAMPLES,
     FORMATS,

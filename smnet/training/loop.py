@@ -17,17 +17,17 @@ from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-import distributed
 import utils
-from evaluation import TEST_NOISE, Score, averages, evaluate
-from event_writer import EventWriter
-from learner import Learner
 from models import SMNet
-from patches import PatchDataset
-from pictures import Picture, add_test_noise, to_db, to_float
-from run_files import RunFiles
-from stopping import StopRequest, ignore_signals
-from tiling import free_memory
+from smnet.evaluation import TEST_NOISE, Score, averages, evaluate
+from smnet.images import Picture, add_test_noise, to_db, to_float
+from smnet.patches import PatchDataset
+from smnet.tiling import free_memory
+from smnet.training import distributed
+from smnet.training.event_writer import EventWriter
+from smnet.training.learner import Learner
+from smnet.training.run_files import RunFiles
+from smnet.training.signals import StopRequest, ignore_signals
 from utils import SMNetError, make_parser, number
 
 LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next

@@ -1,4 +1,4 @@
-"""Users' picture files, read with all that encoding.py needs to write them as they were.
+"""Users' picture files, read with all that writing.py needs to write them as they were.
 
 Pillow does the work; what it has no mode for, 16-bit RGB, OpenCV (PNG) and tifffile (TIFF) do.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
 
-from pictures import read_file
+from smnet.images import read_file
 from utils import SMNetError
 
 MAX_PIXELS = 250_000_000

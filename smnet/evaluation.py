@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import SMNet
-from pictures import Picture, add_test_noise, psnr, ssim, to_float, to_uint8
+from smnet.images import Picture, add_test_noise, psnr, ssim, to_float, to_uint8
 
 TEST_NOISE = {1: dict(seed=0, draws=1), 3: dict(seed=12, draws=3)}  # by channels
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"

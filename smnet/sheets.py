@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import SMNet
-from pictures import to_uint8
+from smnet.images import to_uint8
 
 LABEL_HEIGHT = 20  # pixels above each panel
 GAP = 4  # pixels between panels

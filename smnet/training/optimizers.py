@@ -1,4 +1,4 @@
-"""Optimizers, learning rates and the moving average of the weights that training.py offers."""
+"""Optimizers, learning rates and the moving average of the weights that training offers."""
 
 import argparse
 import math

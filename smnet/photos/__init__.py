@@ -1,0 +1,1 @@
+"""Users' files: read with all that they hold, and written again as they came."""
