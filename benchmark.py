@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import DenseBlock, FusingConv2d, ImageMemory, NoiseMemory, NonLocalBlock, SMNet
-from utils import make_parser, number, peak_memory, pick_device, reuse_memory, run_script
+from smnet.cli import make_parser, number, run_script
+from smnet.devices import peak_memory, pick_device, reuse_memory
 
 # ------------------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.

@@ -6,35 +6,30 @@
     python dataset.py --train_dir data/PolyU --pairs "*_real*" "*_mean*" --holdout 20      # real noise: train_pairs.h5
 
 train_data.h5 holds uint8 patches that together cover every picture; crops, orientations and noise are drawn when they are
-read (smnet/patches.py). val_data.h5 holds whole pictures. Where data/pristine_images_color is missing and no --train_dir is given,
-photographs that come with scikit-image are used: enough to run everything, too few to train a good network.
+read (smnet/patches.py). val_data.h5 holds whole pictures. Where data/pristine_images_color is missing and no --train_dir is
+given, photographs that come with scikit-image are used: enough to run everything, too few to train a good network.
 """
 
 import argparse
 import json
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import h5py
-import numpy as np
-from tqdm import tqdm
 
+from smnet.cli import make_parser, number, run_script
 from smnet.images import (
     SAMPLE_TEST,
     SAMPLE_TRAIN,
-    Picture,
     PictureFiles,
+    canonical_path,
     download_advice,
     find_pictures,
-    place,
     sample_pictures,
 )
 from smnet.pairs import by_scene, find_pairs, hold_out
-from smnet.patches import PATCH_PAIRS, PATCHES, PICTURE_PAIRS, PICTURES
-from utils import SMNetError, make_parser, number, replacing, run_script
+from smnet.patches import PATCH_PAIRS, PATCHES, PICTURE_PAIRS, PICTURES, Source, write_patches, write_pictures
+from utils import SMNetError, replacing
 
 # ------------------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.
@@ -49,8 +44,6 @@ DEFAULTS = dict(
     holdout=0,  # training pictures, evenly spread, that are set aside for validation in place of val_dir; pairs: by scene
 )
 # ------------------------------------------------------------------------------------------------------------
-
-SPARE_ROOM = 16_000_000  # bytes that must stay free on the disk: HDF5 writes some of what it is given later
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -165,9 +158,6 @@ def check_replaceable(path: str, attributes: dict) -> None:
         )
 
 
-Source = Picture | PictureFiles
-
-
 def choose_pairs(args: argparse.Namespace, skipped: list[str]) -> tuple[list[PictureFiles], list[PictureFiles], list[str]]:
     """(training pairs, validation pairs, lines to print); pictures without a partner are named and added to `skipped`.
 
@@ -216,9 +206,9 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
         for i, folder in enumerate(folders):
             for path in find_pictures(folder):
                 name = f"{i}/{path.relative_to(folder)}" if len(folders) > 1 else str(path.relative_to(folder))
-                if place(path) not in files:  # where folders overlap, one of two could be held out
+                if canonical_path(path) not in files:  # where folders overlap, one of two could be held out
                     train.append(PictureFiles(name, path))
-                files.add(place(path))
+                files.add(canonical_path(path))
     if args.holdout:
         if args.holdout >= len(train):
             raise SMNetError(f"--holdout {args.holdout} leaves nothing of {len(train)} training pictures to train on")
@@ -238,110 +228,6 @@ def choose_sources(args: argparse.Namespace, defaults: dict, channels: int) -> t
         )
         return train, val, notes
     return train, [PictureFiles(str(path.relative_to(folder)), path) for path in find_pictures(folder)], notes
-
-
-def read_sources(sources: list[Source], *, channels: int, min_side: int, skipped: list[str]) -> Iterator[Picture]:
-    """Read each source, with a progress bar; unreadable and too small ones are named and skipped."""
-    bar = tqdm(sources, unit="picture", disable=None)
-    for source in bar:
-        try:
-            picture = source if isinstance(source, Picture) else source.read(channels)
-            _, height, width = picture.clean.shape
-            if min(height, width) < min_side:
-                raise SMNetError(f"{source.name}: is {width}x{height}, smaller than {min_side}x{min_side}")
-        except SMNetError as error:
-            bar.write(f"skipped {error}", file=sys.stderr)
-            skipped.append(source.name)
-        else:
-            yield picture
-
-
-def cut_patches(picture: np.ndarray, *, patch_size: int, stride: int) -> Iterator[np.ndarray]:
-    """(C, H, W) -> (C, patch_size, patch_size) pieces that cover it all: the last of a row or column moves inward."""
-
-    def starts(side: int) -> list[int]:
-        last = side - patch_size
-        return sorted({*range(0, last, stride), last})
-
-    for top in starts(picture.shape[1]):
-        for left in starts(picture.shape[2]):
-            yield picture[:, top : top + patch_size, left : left + patch_size]
-
-
-def write_patches(file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]) -> str:
-    """Fill an h5 file with training patches; append the names that were left out to `skipped`; return what was written.
-
-    Content: data set "patches" uint8 (n, C, patch_size, patch_size), one chunk each, and for pairs "noisy" of the same shape;
-    "source" int32 (n,), the picture that a patch is from; attributes kind, channels, sources (a JSON list of names) and the
-    settings.
-
-    Raises:
-        SMNetError: no usable picture.
-    """
-    size, names, origin = settings["patch_size"], [], []
-    pairs = "pairs" in settings
-    min_side = 1 if settings["resize"] else size
-    shape = (channels, size, size)
-    planes = {
-        name: file.create_dataset(name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape))
-        for name in ("patches", "noisy")[: 1 + pairs]
-    }
-    for name, clean, noisy in read_sources(sources, channels=channels, min_side=min_side, skipped=skipped):
-        if settings["resize"]:
-            clean = squeeze(clean, settings["resize"])
-        start = len(origin)
-        for plane, picture in zip(planes.values(), (clean, noisy)):
-            pieces = list(cut_patches(picture, patch_size=size, stride=settings["stride"]))
-            check_room(file, len(pieces) * pieces[0].nbytes)
-            plane.resize(start + len(pieces), axis=0)
-            plane[start:] = np.stack(pieces)
-        origin += [len(names)] * len(pieces)
-        names.append(name)
-    if not names:
-        raise SMNetError(
-            f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels are needed (--patch_size)"
-        )
-    file["source"] = np.array(origin, np.int32)
-    kind = PATCH_PAIRS if pairs else PATCHES
-    file.attrs.update(kind=kind, channels=channels, sources=json.dumps(names), **settings)
-    return f"{len(origin)} {'pairs of ' * pairs}patches of {size}x{size} from {len(names)} {'pairs' if pairs else 'pictures'}"
-
-
-def check_room(file: h5py.File, size: int) -> None:
-    """Raise where the disk has no room for `size` bytes more: HDF5 itself crashes the process on a full disk."""
-    folder = Path(file.filename).parent
-    if shutil.disk_usage(folder).free < size + SPARE_ROOM:
-        raise SMNetError(
-            f"no space left on the disk of {folder.resolve()}; free some, or give --train_h5 and --val_h5 elsewhere"
-        )
-
-
-def squeeze(picture: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (C, H, W) -> (C, side, side), whatever its proportions."""
-    resized = cv2.resize(picture.transpose(1, 2, 0), (side, side), interpolation=cv2.INTER_AREA)
-    return resized.reshape(side, side, len(picture)).transpose(2, 0, 1)
-
-
-def write_pictures(file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]) -> str:
-    """Fill an h5 file with validation pictures; append the names that were left out to `skipped`; return what was written.
-
-    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name, and for pairs the same in
-    the group "noisy"; attributes kind, channels and the settings.
-
-    Raises:
-        SMNetError: no usable picture.
-    """
-    count, pairs = 0, "pairs" in settings
-    for name, clean, noisy in read_sources(sources, channels=channels, min_side=1, skipped=skipped):
-        check_room(file, 2 * clean.nbytes)
-        file.create_dataset(f"{count:05d}", data=clean).attrs["name"] = name
-        if pairs:
-            file.create_dataset(f"noisy/{count:05d}", data=noisy)
-        count += 1
-    if not count:
-        raise SMNetError(f"none of the {len(sources)} validation pictures is usable")
-    file.attrs.update(kind=PICTURE_PAIRS if pairs else PICTURES, channels=channels, **settings)
-    return f"{count} {'pairs' if pairs else 'pictures'}"
 
 
 if __name__ == "__main__":

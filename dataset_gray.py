@@ -9,7 +9,7 @@ enough to run everything, too few to train a good network. How the files are mad
 """
 
 import dataset
-from utils import run_script
+from smnet.cli import run_script
 
 # ------------------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.

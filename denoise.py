@@ -17,7 +17,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +24,13 @@ from PIL import Image
 from tqdm import tqdm
 
 import utils
-from smnet import sheets
-from smnet.images import find_pictures, place
+from smnet import devices, sheets
+from smnet.cli import make_parser, number, run_script
+from smnet.jobs import Job, find_jobs
 from smnet.photos.reading import FORMATS, OTHERS, Photo, read_photo, upright
 from smnet.photos.writing import check_format, write_photo
-from smnet.testing import find_model
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
-from utils import SMNetError, make_parser, number, run_script
+from utils import SMNetError, find_model
 
 # ----------------------------------------------------------------------------------------------------------
 # Defaults; each is also an option of the command line
@@ -52,18 +51,18 @@ def main(argv: list[str] | None = None) -> int:
     problems: list[str] = []
     others: set[Path] = set()
     jobs = find_jobs(args, problems, others)
-    networks = Networks(args)
+    denoisers = DenoiserCache(args)
     done = 0
     try:
         for i, job in enumerate(jobs):
             try:
-                line = denoise_file(job, networks, args, label=f"{i + 1}/{len(jobs)} {job.source.name}")
+                line = denoise_file(job, denoisers, args, label=f"{i + 1}/{len(jobs)} {job.source.name}")
                 print(one_line(line), flush=True)
                 done += 1
             except SMNetError as error:
                 problems.append(str(error))
             except (MemoryError, RuntimeError) as error:
-                if not utils.is_out_of_memory(error):
+                if not devices.is_out_of_memory(error):
                     raise
                 problems.append(
                     f"{job.source}: does not fit into memory with all that is asked for; cut it up or scale it down"
@@ -131,76 +130,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-class Job(NamedTuple):
-    """A picture to denoise: where it is, where the result goes, and where its sheets ("compare", "stages") do."""
-
-    source: Path
-    target: Path
-    sheets: dict[str, Path]
-
-
-def find_jobs(args: argparse.Namespace, problems: list[str], others: set[Path]) -> list[Job]:
-    """Every picture asked for; what cannot be found, or would be written twice, goes to `problems`.
-
-    Pictures in folders that are of formats that cannot be read, by their endings, go to `others`.
-
-    Raises:
-        SMNetError: there is a file where a folder for the results is asked for.
-    """
-    output = Path(args.output) if args.output else None
-    as_file = output and output.suffix.lower() in FORMATS and not os.path.isdir(output)
-    if output and os.path.isfile(output) and not as_file:
-        raise SMNetError(f"{output} is a file; give a folder for the results")
-    targets: dict[Path, tuple[Path, Path]] = {}  # (source, target) by where it lies: one given twice is denoised once
-    for given in map(Path, args.pictures):
-        if not os.path.isdir(given):  # unlike Path's, false where it may not be looked at
-            beside = given.with_name(f"{given.stem}_denoised{given.suffix}")
-            targets[place(given)] = given, output if as_file else output / given.name if output else beside
-            continue
-        folder = Path(os.path.realpath(given))
-        if not (output or folder.name):
-            problems.append(f"{given}: the results cannot lie beside it; name a folder for them by -o")
-            continue
-        with contextlib.suppress(SMNetError):  # that there are none
-            others.update(map(place, find_pictures(given, OTHERS, [])))
-        root = output or folder.with_name(f"{folder.name}_denoised")
-        results = Path(os.path.realpath(root))
-        try:
-            for path in find_pictures(given, FORMATS, problems):
-                earlier = folder in results.parents and results in Path(os.path.realpath(path)).parents
-                if not earlier:  # a result in the folder itself
-                    targets[place(path)] = path, root / path.relative_to(given)
-        except SMNetError as error:
-            problems.append(str(error))
-    sources, taken, kept = {os.path.realpath(source) for source, _ in targets.values()}, set(), []
-
-    def obstacle(path: Path) -> str | None:
-        if os.path.realpath(path) in sources:
-            return f"its result would replace the picture {path}; give another -o"
-        if os.path.realpath(path) in taken:
-            return f"{path} is already the result of another picture; give them -o folders of their own"
-        return f"{path} is there already; --overwrite replaces it" if os.path.lexists(path) and not args.overwrite else None
-
-    wanted = [what for what, asked in (("compare", args.compare), ("stages", args.save_stages)) if asked]
-    for source, target in targets.values():
-        beside = {what: target.with_name(f"{target.stem}_{what}.png") for what in wanted}
-        if any(os.path.realpath(path) in taken for path in beside.values()):  # a.png and a.jpg
-            beside = {what: target.with_name(f"{target.name}_{what}.png") for what in wanted}
-        results = [target, *beside.values()]
-        obstacles = [found for path in results if (found := obstacle(path))]
-        if obstacles:
-            problems.append(f"{source}: {obstacles[0]}")
-        else:
-            kept.append(Job(source, target, beside))
-        taken.update(os.path.realpath(path) for path in results)
-    return kept
-
-
-class Networks:
+class DenoiserCache:
     """The networks for gray and RGB pictures, read when first needed."""
 
     def __init__(self, args: argparse.Namespace):
-        self.args, self.device = args, utils.pick_device(args.device)
+        self.args, self.device = args, devices.pick_device(args.device)
         self.found: dict[int, tuple[Denoiser, str] | str] = {}
 
     def get(self, channels: int) -> tuple[Denoiser, str]:
@@ -222,15 +156,17 @@ class Networks:
         args, errors = self.args, []
         for weights in args.weights or [None]:
             try:
-                model, about = find_model(channels, args.noiseL, real=args.real, weights=weights, weights_dir=args.weights_dir)
+                model, details = find_model(
+                    channels, args.noiseL, real=args.real, weights=weights, weights_dir=args.weights_dir
+                )
                 model.to(self.device, memory_format=torch.channels_last)
-                return Denoiser(model, memory=args.memory, tile=args.tile), about["weights"]
+                return Denoiser(model, memory=args.memory, tile=args.tile), details["weights"]
             except SMNetError as error:
                 errors.append(str(error))
         raise SMNetError("; ".join(errors))
 
 
-def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, label: str) -> str:
+def denoise_file(job: Job, denoisers: DenoiserCache, args: argparse.Namespace, *, label: str) -> str:
     """Denoise one file; returns a line that says what was done.
 
     Raises:
@@ -242,25 +178,25 @@ def denoise_file(job: Job, networks: Networks, args: argparse.Namespace, *, labe
     noisy = to_tensor(photo)
     channels, height, width = noisy.shape
     try:
-        kind = check_format(target, photo)
-        if kind != photo.format and target.suffix.lower() == source.suffix.lower():
-            photo.notes.append(f"it is a {photo.format} file, and becomes {kind} as its name says")
+        file_format = check_format(target, photo)
+        if file_format != photo.format and target.suffix.lower() == source.suffix.lower():
+            photo.notes.append(f"it is a {photo.format} file, and becomes {file_format} as its name says")
         utils.check_target(target)
         for path in (target, *job.sheets.values()):
             check_name(path)
-        denoiser, weights = networks.get(channels)
+        denoiser, weights = denoisers.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
             output = denoiser(noisy, on_tile=bar.update)
-        write_photo(target, photo, to_levels(output, photo), quality=args.quality)
+        write_photo(target, photo, to_samples(output, photo), quality=args.quality)
     except SMNetError as error:
         raise SMNetError(f"{source}: {error}") from None
     shown = [as_shown(picture, photo) for picture in (noisy, output)] if job.sheets else []
-    colours = {key: value for key, value in photo.about.items() if key == "icc_profile" and channels == 3}
+    colours = {key: value for key, value in photo.metadata.items() if key == "icc_profile" and channels == 3}
     for what, path in job.sheets.items():
         try:
             drawn = sheets.comparison(*shown) if what == "compare" else sheets.stages(denoiser.model, shown[0], args.point)
-            write_photo(path, Photo(drawn, None, "PNG", about=colours), drawn)
+            write_photo(path, Photo(drawn, None, "PNG", metadata=colours), drawn)
         except SMNetError as error:
             raise SMNetError(f"{source}: {target} is written, but this sheet is not: {error}") from None
     size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
@@ -281,7 +217,7 @@ def check_name(path: Path) -> None:
 def to_tensor(photo: Photo) -> torch.Tensor:
     """The samples as float32 (C, H, W) in [0, 1]."""
     samples = torch.from_numpy(photo.pixels.astype(np.float32)).permute(2, 0, 1)
-    return samples.contiguous().div_(photo.levels)
+    return samples.contiguous().div_(photo.white)
 
 
 def as_shown(picture: torch.Tensor, photo: Photo) -> torch.Tensor:
@@ -290,9 +226,9 @@ def as_shown(picture: torch.Tensor, photo: Photo) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1)))
 
 
-def to_levels(picture: torch.Tensor, photo: Photo) -> np.ndarray:
+def to_samples(picture: torch.Tensor, photo: Photo) -> np.ndarray:
     """(C, H, W) in about [0, 1] -> samples (H, W, C) of the photo's type, clamped and rounded."""
-    levels = picture.clamp(0, 1).mul_(photo.levels).round_().permute(1, 2, 0).numpy()
+    levels = picture.clamp(0, 1).mul_(photo.white).round_().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(levels.astype(photo.pixels.dtype))
 
 

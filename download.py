@@ -24,7 +24,8 @@ from urllib.parse import quote
 import requests
 from tqdm import tqdm
 
-from utils import SMNetError, make_parser, number, replacing, run_script
+from smnet.cli import make_parser, number, run_script
+from utils import SMNetError, replacing
 
 # ------------------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.

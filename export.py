@@ -18,7 +18,8 @@ import torch
 
 import utils
 from models import SMNet
-from utils import SMNetError, make_parser, run_script
+from smnet.cli import make_parser, run_script
+from utils import SMNetError
 
 MULTIPLE = 32  # of the sides: three poolings, and then regions of the same size
 CHECKED = ((64, 64), (96, 160), (224, 128))  # sizes, pixels

@@ -1,4 +1,4 @@
-"""Networks with the weights in pretrained/, by torch.hub.
+"""DenoiserCache with the weights in pretrained/, by torch.hub.
 
     model = torch.hub.load(".", "smnet_gray_blind", source="local")        # in a clone of this repository
     model = torch.hub.load(".", "smnet_rgb", source="local", sigma=25)

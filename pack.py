@@ -19,10 +19,11 @@ import torch
 
 import utils
 from models import SMNet
-from smnet import results
+from smnet import results, tables
+from smnet.cli import make_parser, run_script
 from smnet.evaluation import averages, evaluate, noise_name
 from smnet.patches import read_pictures
-from utils import SMNetError, make_parser, replacing, run_script
+from utils import SMNetError, replacing
 
 GREATEST_LOSS = 0.005  # dB that half precision may cost
 GREATEST_SIZE = 2_000_000  # bytes of a file
@@ -59,9 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     in_half = loss <= GREATEST_LOSS
     loss = round(loss, 4) + 0.0  # as it is shown, never minus zero
     weights = halves if in_half else model.state_dict()
-    about = {key: content[key] for key in ("epoch", "step", "noise_range", "val_psnr", "val_sigma")}
+    training = {key: content[key] for key in ("epoch", "step", "noise_range", "val_psnr", "val_sigma")}
     packed = io.BytesIO()
-    torch.save({"model": weights, "channels": model.channels, "width": model.width, **about}, packed)
+    torch.save({"model": weights, "channels": model.channels, "width": model.width, **training}, packed)
     size = packed.getbuffer().nbytes
     if size > GREATEST_SIZE:
         raise SMNetError(f"{args.weights} makes {size / 1e6:.1f} MB, more than {GREATEST_SIZE / 1e6:.0f}; nothing was written")
@@ -108,7 +109,7 @@ def card(
 ) -> str:  # fmt: skip
     """The text of a card, in Markdown."""
     levels = content["noise_range"]
-    kind = "RGB" if model.channels == 3 else "gray"
+    color = "RGB" if model.channels == 3 else "gray"
     if levels is None:
         task = "real noise"
     elif levels[0] == levels[1]:
@@ -117,7 +118,7 @@ def card(
         task = f"blind, sigma {levels[0]:g} to {levels[1]:g}"
     hours = log[-1]["seconds"] / 3600
     lines = [
-        f"# {name}: {kind}, {task}",
+        f"# {name}: {color}, {task}",
         "",
         f"SMNet of width {model.width} ({sum(p.numel() for p in model.parameters()):,} parameters), {precision} precision "
         f"(half costs {loss:.4f} dB).",
@@ -134,7 +135,7 @@ def card(
             "",
             "PSNR in dB by test_*.py; the best of a row in bold:",
             "",
-            results.markdown(results.table_rows(runs)).strip(),
+            tables.markdown(tables.table_rows(runs)).strip(),
         ]
     return "\n".join(lines) + "\n"
 

@@ -16,10 +16,12 @@ import cv2
 import matplotlib
 import numpy as np
 
-from smnet.evaluation import all_paper_results
-from smnet.images import read_picture, to_db
-from smnet.results import NOT_METHODS, Row, latex, markdown, read_log, read_runs, row_of, short_names, table_rows
-from utils import SMNetError, describe, make_folder, make_parser, number, replacing, run_script
+from smnet.cli import make_parser, number, run_script
+from smnet.images import read_picture
+from smnet.metrics import to_db
+from smnet.results import all_paper_results, read_log, read_runs
+from smnet.tables import NOT_METHODS, Row, latex, markdown, row_of, short_names, table_rows
+from utils import SMNetError, describe, make_folder, replacing
 
 matplotlib.use("Agg")  # no window: files alone
 from matplotlib import pyplot as plt  # noqa: E402

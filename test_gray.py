@@ -11,7 +11,7 @@ Output clamped to [0, 1]; the loop is in smnet/evaluation.py, the command in smn
 """
 
 from smnet import testing
-from utils import run_script
+from smnet.cli import run_script
 
 # ------------------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.

@@ -12,9 +12,11 @@ The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after ep
 import torch
 
 from models import SMNet
-from smnet.patches import PatchDataset, read_pictures
-from smnet.training import loop
-from utils import run_name, run_script
+from smnet.cli import run_script
+from smnet.patches import read_pictures
+from smnet.training import loop, options
+from smnet.training.samples import PatchDataset
+from utils import run_name
 
 # ------------------------------------------------------------------------------------------------------------
 # Hyperparameters. Edit here, or give the option of the same name.
@@ -55,7 +57,7 @@ DEFAULTS = dict(
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = loop.parse_args(argv, description=__doc__, defaults=DEFAULTS)
+    args = options.parse_args(argv, description=__doc__, defaults=DEFAULTS)
     torch.manual_seed(args.seed)  # the initial weights; the samples have generators of their own
     model = SMNet(channels=3, width=args.width, shuffle=args.shuffle)
     train_set = PatchDataset(

@@ -13,9 +13,11 @@ The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after e
 import torch
 
 from models import SMNet
-from smnet.patches import PatchDataset, read_pictures
-from smnet.training import loop
-from utils import run_name, run_script
+from smnet.cli import run_script
+from smnet.patches import read_pictures
+from smnet.training import loop, options
+from smnet.training.samples import PatchDataset
+from utils import run_name
 
 # ------------------------------------------------------------------------------------------------------------
 # Hyperparameters. Edit here, or give the option of the same name.
@@ -56,7 +58,7 @@ DEFAULTS = dict(
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = loop.parse_args(argv, description=__doc__, defaults=DEFAULTS)
+    args = options.parse_args(argv, description=__doc__, defaults=DEFAULTS)
     torch.manual_seed(args.seed)  # the initial weights; the samples have generators of their own
     model = SMNet(channels=3, width=args.width, shuffle=args.shuffle)
     train_set = PatchDataset(
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         allow_pairs=True, color_jitter=args.color_jitter,
     )  # fmt: skip
     if train_set.pairs:
-        loop.turn_to_pairs(args, train_set)
+        options.turn_to_pairs(args, train_set)
     val_pictures = read_pictures(args.val_h5, channels=3, pairs=train_set.pairs)
     name = run_name(3, noiseL=None, real=train_set.pairs)
     return loop.fit(model, train_set, val_pictures, name=name, args=args)

@@ -1,18 +1,14 @@
-"""What every script needs: errors of one line, devices, files that are never half-written, and checkpoints.
+"""What every script needs: errors of one line, files that are never half-written, and checkpoints.
 
 model = utils.load_model("weights/model_gray_L25_50.pth")   # ours or the authors'
 """
 
-import argparse
 import contextlib
-import ctypes
 import io
-import math
 import os
 import pickle
 import re
 import shutil
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,114 +26,6 @@ class SMNetError(Exception):
 
 class DamagedFile(SMNetError):
     """A file that is there and can be read, but does not hold what it should."""
-
-
-def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong arguments, 130 on Ctrl-C."""
-    reuse_memory()
-    sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal has no letters for
-    try:
-        status = main()
-    except SMNetError as error:
-        sys.exit(f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}")  # a data worker's comes with its traceback
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        sys.exit("error: out of memory; give smaller pictures, in training a smaller --batchsize or --patch_size")
-    except BrokenPipeError:  # who reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:  # a folder that may not be looked into, a name too long
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(status)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that this process or its GPU has no memory left."""
-    words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED"  # CUDA, MPS; Windows; Linux; cuBLAS
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search(words, str(error)) is not None
-
-
-def reuse_memory() -> None:
-    """Have freed memory kept for the next tensor: fresh pages cost the system more time than many a layer its arithmetic.
-
-    By glibc's malloc, which otherwise gives large pieces back at once; elsewhere nothing is done.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # the most that older versions take
-
-
-# ---------------------------------------------------------------------------------------------- command line
-
-
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser that shows a script's docstring as it stands, and takes no shortened options: misspelt ones are errors."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=formatter)
-
-
-def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: an `int` or `float` from `low` to `high`, both included; anything else is exit status 2."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if kind is int else 'a'} number") from None
-        if not (low <= value <= high and math.isfinite(value)):
-            bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {bounds}")
-        return value
-
-    return parse
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps` -> the device.
-
-    Convolutions on CUDA are then computed in float32: cuDNN's TF32, PyTorch's default, is off by 1e-3.
-
-    Raises:
-        SMNetError: no such device on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise NotImplementedError
-        torch.empty(1, device=device)
-        if device.index is not None and device.type == "cuda":
-            torch.cuda.set_device(device)  # for what asks for the current one
-        torch.backends.cudnn.allow_tf32 = False
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        if is_out_of_memory(error):
-            raise SMNetError(f"device {name!r} has no memory left: others use it; wait, or use --device cpu") from None
-        raise SMNetError(f"device {name!r} is not to be had on this machine; use --device auto or cpu") from None
-    return device
-
-
-def peak_memory(device: torch.device, *, reset: bool = True) -> float:
-    """Peak memory in GB: of PyTorch's tensors on CUDA, else of this process; 0 where the system does not tell.
-
-    With `reset` the peak starts anew from what is in use now (on CUDA and Linux), and that is returned.
-    """
-    if device.type == "cuda":
-        if reset:
-            torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    with contextlib.suppress(OSError):
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
-    return 0.0
 
 
 # ---------------------------------------------------------------------------------------------- writing files
@@ -370,6 +258,57 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SMNet:
         SMNetError: the file is missing, damaged, no SMNet, or would run code when read.
     """
     return model_from_checkpoint(read_checkpoint(path), path).to(device, memory_format=torch.channels_last).eval()
+
+
+def find_model(
+    channels: int, noiseL: float | None, *, weights: str | None, weights_dir: str, checkpoint: int | None = None,
+    real: bool = False,
+) -> tuple[SMNet, dict]:  # fmt: skip
+    """The network for a sigma (None: the blind one) and what to report of it.
+
+    Args:
+        channels: of the pictures, 1 or 3.
+        noiseL: sigma that it was trained at, grey levels.
+        weights: a .pth file that is taken instead.
+        weights_dir: folder that train_*.py wrote to; where that is `weights` and has none, those in pretrained/ are taken.
+        checkpoint: epoch; None: the highest there.
+        real: the network that was trained on pairs of real noise.
+
+    Raises:
+        SMNetError: no such weights, or they are for other pictures; the message names the command that makes them.
+    """
+    color = "gray" if channels == 1 else "rgb"
+    if weights:
+        path = Path(weights)
+    else:
+        run = run_name(channels, noiseL, real=real)
+        epochs = epochs_on_disk(weights_dir, run)
+        path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
+        shipped = shipped_file(channels, noiseL, real=real)
+        if not epochs and not checkpoint and Path(weights_dir) == Path("weights") and shipped.is_file():
+            path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
+            print(f"using {path}, which comes with the project ({weights_dir} has no {run}_*.pth)")
+        elif not path.is_file():
+            there = sorted(p.name for p in Path(weights_dir).glob(f"model_{color}_*.pth") if "_state" not in p.stem)
+            command = f"train_{color}_blind.py" if noiseL is None else f"train_{color}.py --noiseL {noiseL:g}"
+            command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
+            blind = "" if noiseL is None else "; the blind network serves as well: no --noiseL, or --mode B in test_*.py"
+            others = [file.stem for file in sorted(PRETRAINED.glob(f"{color}_*.pth"))]
+            also = (f" ({PRETRAINED} has {', '.join(others)})" if others else "") + blind
+            raise SMNetError(
+                f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE{also}"
+            )
+    content = read_checkpoint(path)
+    model = model_from_checkpoint(content, path).eval()
+    if model.channels != channels:
+        theirs = "RGB" if model.channels == 3 else "gray"
+        raise SMNetError(f"{path} is for {theirs} pictures, not {'gray' if channels == 1 else 'RGB'} ones")
+    details = {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
+    if "noise_range" in content:  # it says itself what it was trained for
+        levels = content["noise_range"]
+        details["noise_range"] = levels
+        details["mode"] = "R" if levels is None else "S" if levels[0] == levels[1] else "B"
+    return model, details
 
 
 # ---------------------------------------------------------------------------------------------- messages

@@ -5,28 +5,21 @@ three draws, PSNR averaged over them), not clipped; output clamped to [0, 1]; me
 other papers do.
 """
 
-import csv
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
-from skimage.restoration import denoise_nl_means, estimate_sigma
 from torch import Tensor
 from tqdm import tqdm
 
 from models import SMNet
-from smnet.images import Picture, add_test_noise, psnr, ssim, to_float, to_uint8
+from smnet.images import Picture, to_float, to_uint8
+from smnet.metrics import add_test_noise, baselines, luma, psnr, ssim
 
 TEST_NOISE = {1: dict(seed=0, draws=1), 3: dict(seed=12, draws=3)}  # by channels
-PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
-BLUR_SIGMAS = np.arange(0.5, 3.01, 0.1)  # pixels; the Gaussian blurs that --baseline chooses from, clean picture in hand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +69,6 @@ AUTHORS = Protocol()
 def noise_name(sigma: float | None) -> str:
     """What the noise is called: "sigma 25", or "real noise" where sigma is None."""
     return "real noise" if sigma is None else f"sigma {sigma:g}"
-
-
-def luma(picture: Tensor) -> Tensor:
-    """RGB (3, H, W) in [0, 1] -> the Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, (1, H, W) in [16/255, 235/255]."""
-    weights = torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1)
-    return ((picture * weights).sum(0, keepdim=True) + 16) / 255
 
 
 @dataclasses.dataclass
@@ -139,26 +126,6 @@ def evaluate(
     return scores
 
 
-def baselines(clean: Tensor, noisy: Tensor, sigma: float | None) -> dict[str, Tensor]:
-    """What everyone has: the Gaussian blur that suits this picture best, and scikit-image's NL-means at the true sigma.
-
-    (C, H, W) each. NL-means: its fast form with the parameters of scikit-image's gallery (patches of 5, distance 6, h =
-    0.6 sigma); real noise (`sigma` None) is estimated by scikit-image. The blur
-    is chosen with the clean picture in hand, which flatters it.
-    """
-    picture = noisy.numpy()
-    blurs = (torch.from_numpy(gaussian_filter(picture, (0, width, width))).clamp(0, 1) for width in BLUR_SIGMAS)
-    planes, axis = (picture[0], None) if len(picture) == 1 else (picture, 0)
-    level = estimate_sigma(planes, average_sigmas=True, channel_axis=axis) if sigma is None else sigma / 255
-    means = denoise_nl_means(
-        planes, patch_size=5, patch_distance=6, h=0.6 * level or 1e-6, sigma=level, fast_mode=True, channel_axis=axis
-    )
-    return {
-        "blur": max(blurs, key=lambda blurred: psnr(clean, blurred)),
-        "NL-means": torch.from_numpy(means).reshape(clean.shape).clamp(0, 1),
-    }
-
-
 def averages(scores: list[Score]) -> Score:
     """The mean over the pictures, as a score named "mean"; the mean SSIM leaves out pictures too small for one."""
     with_ssim = [score for score in scores if not math.isnan(score.ssim["SMNet"])]
@@ -168,18 +135,3 @@ def averages(scores: list[Score]) -> Score:
         ssim={method: fmean(s.ssim[method] for s in with_ssim) if with_ssim else math.nan for method in scores[0].ssim},
         seconds=fmean(score.seconds for score in scores),
     )
-
-
-@functools.cache
-def all_paper_results() -> dict[tuple[str, float], dict[str, float]]:
-    """The paper's mean PSNR in dB by method, for each (test set, sigma in grey levels) that it has."""
-    found: dict[tuple[str, float], dict[str, float]] = {}
-    with open(PAPER_RESULTS, newline="") as file:
-        for row in csv.DictReader(file):
-            found.setdefault((row["set"], float(row["sigma"])), {})[row["method"]] = float(row["psnr_db"])
-    return found
-
-
-def paper_results(test_set: str, sigma: float | None) -> dict[str, float]:
-    """The paper's mean PSNR in dB by method, for a test set and a sigma in grey levels; empty where it has none."""
-    return all_paper_results().get((test_set, sigma), {})

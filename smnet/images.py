@@ -1,9 +1,8 @@
-"""Pictures: finding and reading files, scikit-image's sample photographs, test noise, PSNR and SSIM.
+"""Pictures: finding and reading files, and scikit-image's sample photographs.
 
 A picture in memory is a uint8 array (C, H, W), C = 1 (gray) or 3 (RGB), unless said.
 """
 
-import math
 import os
 import stat
 from collections.abc import Collection
@@ -14,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from skimage import data as skimage_data
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from utils import SMNetError, replacing
@@ -97,7 +95,7 @@ def find_pictures(
     return found
 
 
-def place(path: str | Path) -> Path:
+def canonical_path(path: str | Path) -> Path:
     """Where a file lies, however it was given; a link to it lies elsewhere."""
     path = Path(path)
     return Path(os.path.realpath(path.parent), path.name)
@@ -192,42 +190,3 @@ def to_float(picture: np.ndarray) -> Tensor:
 def to_uint8(picture: Tensor) -> np.ndarray:
     """Float tensor in [0, 1] (values outside are clamped) -> uint8 array of its shape, rounded."""
     return (picture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
-def add_test_noise(clean: Tensor, *, sigma: float, seed: int, draws: int) -> Tensor:
-    """Clean (C, H, W) in [0, 1] -> (draws, C, H, W) with white Gaussian noise of sigma/255, not clipped, not rounded.
-
-    The noise comes from a CPU generator of its own, seeded for every picture, as in the authors' protocol: the same seed
-    and shape give the same bits everywhere. `sigma` is in grey levels 0-255.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn((draws, *clean.shape), generator=generator)
-    return clean + sigma / 255 * noise
-
-
-def psnr(clean: Tensor, restored: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two (C, H, W) in [0, 1]: data range 1, over all channels; equal pictures give inf."""
-    if clean.shape != restored.shape:
-        raise ValueError(f"shapes differ: {tuple(clean.shape)} and {tuple(restored.shape)}")
-    error = (clean.double() - restored.double()).square().mean().item()
-    return to_db(error)
-
-
-def to_db(mse: float) -> float:
-    """Mean squared error of pictures in [0, 1] -> PSNR in dB."""
-    return -10 * math.log10(mse) if mse else math.inf
-
-
-def ssim(clean: Tensor, restored: Tensor) -> float:
-    """Structural similarity of two (C, H, W) in [0, 1], as Wang et al. 2004 define it.
-
-    Gaussian window of standard deviation 1.5 (11x11), K1 = 0.01, K2 = 0.03, data range 1, population covariance; mean over
-    the places and, for RGB, over the channels. Computed by scikit-image. Pictures with a side under 11 pixels give nan.
-    """
-    if min(clean.shape[-2:]) < 11:
-        return math.nan
-    value = structural_similarity(
-        clean.numpy(), restored.numpy(), channel_axis=0, data_range=1.0,
-        gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-    )  # fmt: skip
-    return float(value)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smnet.images import SUFFIXES, PictureFiles, find_pictures, place
+from smnet.images import SUFFIXES, PictureFiles, canonical_path, find_pictures
 from utils import SMNetError
 
 
@@ -30,9 +30,9 @@ def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[l
         for i, folder in enumerate(folders):
             for key, path in named(Path(folder), word, other):
                 name = f"{i}/{key}" if len(folders) > 1 else key
-                if place(path) in files:  # folders overlap
+                if canonical_path(path) in files:  # folders overlap
                     continue
-                files.add(place(path))
+                files.add(canonical_path(path))
                 if name in side:
                     problems.append(f"{path}: is a second picture of that name beside {side[name]}")
                 else:

@@ -1,16 +1,17 @@
 """Reading the h5 files that dataset*.py write: training patches, the order of an epoch, validation pictures."""
 
+import json
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from smnet.images import Picture
-from smnet.training import distributed
+from smnet.images import Picture, PictureFiles
 from utils import SMNetError, describe
 
 # The attribute "kind" of our h5 files.
@@ -47,130 +48,6 @@ def open_h5(path: str | Path, kinds: tuple[str, ...], channels: int) -> h5py.Fil
     raise SMNetError(f"{path} has {found_channels} channels, this script needs {channels}; make it: {command}")
 
 
-class PatchDataset(Dataset):
-    """Training samples from an h5 file of patches: (clean, noisy, sigma).
-
-    An item is asked for by (epoch, index), index below draws x patches, and is a pure function of (seed, epoch, index):
-    crop, one of eight orientations, sigma (uniform in `noise_range`) and noise. So neither workers nor processes nor a
-    restart change it. clean and noisy are float32 (C, patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 *
-    n, not clipped; sigma is a float32 scalar in grey levels 0-255. From a file of pairs noisy is the real one, and sigma
-    nan. The file is opened by each worker when first read.
-
-    Args:
-        path: file made by dataset.py or dataset_gray.py.
-        channels: 1 or 3, as the file.
-        patch_size: side of the crop in pixels, at most the stored patches'.
-        noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
-        draws: how often a patch is drawn in an epoch.
-        seed: of every random choice, 0 or more.
-        allow_pairs: whether the file may hold pairs of real noise; `noise_range` does not count then.
-        color_jitter: vary the colours of the clean crop (`jitter_colors`) before noise is added; not those of pairs.
-
-    Attributes:
-        pairs: whether the file holds pairs of real noise.
-        val_h5: the file of validation pairs that was made with it, else None.
-
-    Raises:
-        SMNetError: the file is missing or not of this kind, or its patches are smaller than `patch_size`.
-    """
-
-    def __init__(
-        self, path: str | Path, *, channels: int, patch_size: int, noise_range: tuple[float, float], draws: int, seed: int,
-        allow_pairs: bool = False, color_jitter: bool = False,
-    ):  # fmt: skip
-        self.path, self.channels, self.patch_size = path, channels, patch_size
-        self.noise_range, self.draws, self.seed, self.color_jitter = noise_range, draws, seed, color_jitter
-        self.file = None
-        with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
-            self.stored, _, self.stored_size, _ = file["patches"].shape
-            self.pairs = file.attrs["kind"] == PATCH_PAIRS
-            self.val_h5 = str(Path(path).parent / file.attrs["val_h5"]) if self.pairs else None
-        if self.pairs and not allow_pairs:
-            raise SMNetError(f"{path} holds pairs of real noise, which train_*_blind.py train on")
-        if patch_size > self.stored_size:
-            raise SMNetError(
-                f"{path} holds patches of {self.stored_size}x{self.stored_size}, too small for --patch_size {patch_size}; "
-                "give a smaller one, or make the file anew with a larger one"
-            )
-
-    def __len__(self) -> int:
-        return self.draws * self.stored
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "file": None}  # an open file does not travel to a worker
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        epoch, index = key
-        if self.file is None:
-            self.file = open_h5(self.path, (PATCHES, PATCH_PAIRS), self.channels)
-        # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders the epoch.
-        rng = np.random.default_rng((self.seed, epoch, index + 1))
-        size = self.patch_size
-        top, left = rng.integers(self.stored_size - size + 1, size=2)
-        orientation = rng.integers(8)
-
-        def crop(name: str) -> np.ndarray:
-            try:
-                patch = self.file[name][index % self.stored, :, top : top + size, left : left + size]
-            except OSError as error:
-                raise SMNetError(f"{self.path} cannot be read: {error}") from None
-            return orient(patch, orientation).astype(np.float32) / 255
-
-        clean = crop("patches")
-        if self.pairs:
-            noisy, sigma = crop("noisy"), np.nan
-        else:
-            if self.color_jitter:
-                clean = jitter_colors(clean, rng)
-            sigma = rng.uniform(*self.noise_range)
-            noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
-        return torch.from_numpy(clean), torch.from_numpy(noisy), torch.tensor(sigma, dtype=torch.float32)
-
-
-def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the eight orientations of a square (C, H, H): quarter turns by orientation % 4, mirrored from 4 on."""
-    turned = np.rot90(patch, orientation % 4, axes=(1, 2))
-    return turned[:, :, ::-1] if orientation >= 4 else turned
-
-
-def jitter_colors(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Vary the colours of a patch (C, H, W), float32 in [0, 1]: channels permuted, saturation and contrast changed.
-
-    Half of all patches stay as they are. In the others the order of the channels is random, the distance of each pixel to
-    its gray is multiplied by 0.5 to 2 (saturation), the distance to the patch's mean by 0.6 to 1.4 (contrast), both
-    log-uniform, and the result is clipped to [0, 1]. On gray patches only the contrast changes.
-    """
-    if rng.random() < 0.5:
-        return patch
-    patch = patch[rng.permutation(len(patch))]
-    saturation, contrast = np.exp(rng.uniform(np.log([0.5, 0.6]), np.log([2, 1.4]))).astype(np.float32)
-    gray = patch.mean(axis=0, keepdims=True)
-    mean = gray.mean()
-    return np.clip(mean + contrast * (gray - mean + saturation * (patch - gray)), 0, 1)
-
-
-class EpochBatches:
-    """A batch sampler: the batches of one epoch, as lists of (epoch, index), in an order drawn from (seed, epoch).
-
-    Where torchrun has started several processes, each gets its share of every batch: together they see what one would see.
-    The last batch is left out where it is not full. `skip` leaves out that many batches at the beginning: those that were
-    done before an interruption.
-    """
-
-    def __init__(self, length: int, batchsize: int, *, seed: int):
-        self.length, self.batchsize, self.seed = length, batchsize, seed
-        self.epoch, self.skip = 0, 0
-
-    def __len__(self) -> int:
-        return self.length // self.batchsize - self.skip
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
-        for batch in range(self.skip, self.length // self.batchsize):
-            indices = order[batch * self.batchsize : (batch + 1) * self.batchsize]
-            yield [(self.epoch, index) for index in distributed.share(indices)]
-
-
 def read_pictures(path: str | Path, channels: int, *, pairs: bool | None = False) -> list[Picture]:
     """The pictures of an h5 file of validation pictures, or of validation pairs, or (`pairs` None) of either.
 
@@ -182,3 +59,112 @@ def read_pictures(path: str | Path, channels: int, *, pairs: bool | None = False
         noisy = file.get("noisy", {})  # pairs: a group beside the clean pictures, of the same keys
         keys = sorted(key for key in file if key != "noisy")
         return [Picture(file[key].attrs["name"], file[key][()], noisy[key][()] if noisy else None) for key in keys]
+
+
+SPARE_ROOM = 16_000_000  # bytes that must stay free on the disk: HDF5 writes some of what it is given later
+
+Source = Picture | PictureFiles
+
+
+def read_sources(sources: list[Source], *, channels: int, min_side: int, skipped: list[str]) -> Iterator[Picture]:
+    """Read each source, with a progress bar; unreadable and too small ones are named and skipped."""
+    bar = tqdm(sources, unit="picture", disable=None)
+    for source in bar:
+        try:
+            picture = source if isinstance(source, Picture) else source.read(channels)
+            _, height, width = picture.clean.shape
+            if min(height, width) < min_side:
+                raise SMNetError(f"{source.name}: is {width}x{height}, smaller than {min_side}x{min_side}")
+        except SMNetError as error:
+            bar.write(f"skipped {error}", file=sys.stderr)
+            skipped.append(source.name)
+        else:
+            yield picture
+
+
+def cut_patches(picture: np.ndarray, *, patch_size: int, stride: int) -> Iterator[np.ndarray]:
+    """(C, H, W) -> (C, patch_size, patch_size) pieces that cover it all: the last of a row or column moves inward."""
+
+    def starts(side: int) -> list[int]:
+        last = side - patch_size
+        return sorted({*range(0, last, stride), last})
+
+    for top in starts(picture.shape[1]):
+        for left in starts(picture.shape[2]):
+            yield picture[:, top : top + patch_size, left : left + patch_size]
+
+
+def write_patches(file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]) -> str:
+    """Fill an h5 file with training patches; append the names that were left out to `skipped`; return what was written.
+
+    Content: data set "patches" uint8 (n, C, patch_size, patch_size), one chunk each, and for pairs "noisy" of the same shape;
+    "source" int32 (n,), the picture that a patch is from; attributes kind, channels, sources (a JSON list of names) and the
+    settings.
+
+    Raises:
+        SMNetError: no usable picture.
+    """
+    size, names, origin = settings["patch_size"], [], []
+    pairs = "pairs" in settings
+    min_side = 1 if settings["resize"] else size
+    shape = (channels, size, size)
+    planes = {
+        name: file.create_dataset(name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape))
+        for name in ("patches", "noisy")[: 1 + pairs]
+    }
+    for name, clean, noisy in read_sources(sources, channels=channels, min_side=min_side, skipped=skipped):
+        if settings["resize"]:
+            clean = squeeze(clean, settings["resize"])
+        start = len(origin)
+        for plane, picture in zip(planes.values(), (clean, noisy)):
+            pieces = list(cut_patches(picture, patch_size=size, stride=settings["stride"]))
+            check_room(file, len(pieces) * pieces[0].nbytes)
+            plane.resize(start + len(pieces), axis=0)
+            plane[start:] = np.stack(pieces)
+        origin += [len(names)] * len(pieces)
+        names.append(name)
+    if not names:
+        raise SMNetError(
+            f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels are needed (--patch_size)"
+        )
+    file["source"] = np.array(origin, np.int32)
+    kind = PATCH_PAIRS if pairs else PATCHES
+    file.attrs.update(kind=kind, channels=channels, sources=json.dumps(names), **settings)
+    return f"{len(origin)} {'pairs of ' * pairs}patches of {size}x{size} from {len(names)} {'pairs' if pairs else 'pictures'}"
+
+
+def check_room(file: h5py.File, size: int) -> None:
+    """Raise where the disk has no room for `size` bytes more: HDF5 itself crashes the process on a full disk."""
+    folder = Path(file.filename).parent
+    if shutil.disk_usage(folder).free < size + SPARE_ROOM:
+        raise SMNetError(
+            f"no space left on the disk of {folder.resolve()}; free some, or give --train_h5 and --val_h5 elsewhere"
+        )
+
+
+def squeeze(picture: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (C, H, W) -> (C, side, side), whatever its proportions."""
+    resized = cv2.resize(picture.transpose(1, 2, 0), (side, side), interpolation=cv2.INTER_AREA)
+    return resized.reshape(side, side, len(picture)).transpose(2, 0, 1)
+
+
+def write_pictures(file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]) -> str:
+    """Fill an h5 file with validation pictures; append the names that were left out to `skipped`; return what was written.
+
+    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name, and for pairs the same in
+    the group "noisy"; attributes kind, channels and the settings.
+
+    Raises:
+        SMNetError: no usable picture.
+    """
+    count, pairs = 0, "pairs" in settings
+    for name, clean, noisy in read_sources(sources, channels=channels, min_side=1, skipped=skipped):
+        check_room(file, 2 * clean.nbytes)
+        file.create_dataset(f"{count:05d}", data=clean).attrs["name"] = name
+        if pairs:
+            file.create_dataset(f"noisy/{count:05d}", data=noisy)
+        count += 1
+    if not count:
+        raise SMNetError(f"none of the {len(sources)} validation pictures is usable")
+    file.attrs.update(kind=PICTURE_PAIRS if pairs else PICTURES, channels=channels, **settings)
+    return f"{count} {'pairs' if pairs else 'pictures'}"

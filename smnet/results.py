@@ -1,13 +1,13 @@
-"""Tables of what test_*.py measured: their files and training logs, rows beside the paper's figures, Markdown and LaTeX."""
+"""What test_*.py measured, written and read in one place, and the paper's figures."""
 
+import csv
+import functools
+import io
 import json
-from collections.abc import Iterable
+import math
 from pathlib import Path
-from typing import NamedTuple
 
-from smnet.evaluation import all_paper_results, noise_name
-
-NOT_METHODS = ("noisy",)  # never the best of a row
+from smnet.evaluation import Score, averages
 
 
 def read_runs(path: Path, problems: list[str]) -> list[dict]:
@@ -49,116 +49,44 @@ def read_log(path: Path, problems: list[str]) -> list[dict]:
     return []
 
 
-# ------------------------------------------------------------------------------------------------------------ tables
+PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 
 
-class Row(NamedTuple):
-    """What the figures in a row of the table have in common."""
-
-    set: str
-    sigma: float | None  # None: real noise
-    protocol: str  # empty: the authors'
-
-    @property
-    def noise(self) -> str:
-        """As the table has it: "sigma 25, clip"."""
-        return ", ".join(filter(None, [noise_name(self.sigma), self.protocol]))
+@functools.cache
+def all_paper_results() -> dict[tuple[str, float], dict[str, float]]:
+    """The paper's mean PSNR in dB by method, for each (test set, sigma in grey levels) that it has."""
+    found: dict[tuple[str, float], dict[str, float]] = {}
+    with open(PAPER_RESULTS, newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault((row["set"], float(row["sigma"])), {})[row["method"]] = float(row["psnr_db"])
+    return found
 
 
-def row_of(run: dict) -> Row:
-    """The row that a run's figures go to."""
-    return Row(run["set"], run["sigma"], run["protocol"])
+def paper_results(test_set: str, sigma: float | None) -> dict[str, float]:
+    """The paper's mean PSNR in dB by method, for a test set and a sigma in grey levels; empty where it has none."""
+    return all_paper_results().get((test_set, sigma), {})
 
 
-def short_names(paths: Iterable[str | Path]) -> dict[str | Path, str]:
-    """A name for each path: its last part without .pth or .jsonl, or where two would be the same, the path."""
-    paths = list(dict.fromkeys(paths))
-    names = [Path(path).name.removesuffix(".pth").removesuffix(".jsonl") for path in paths]
-    return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names)}
+def as_json(score: Score) -> dict:
+    """A score as JSON has it: what is no finite number (PSNR of equal pictures, SSIM of tiny ones) becomes null."""
+
+    def finite(values: dict[str, float]) -> dict[str, float | None]:
+        return {method: value if math.isfinite(value) else None for method, value in values.items()}
+
+    return {"name": score.name, "psnr": finite(score.psnr), "ssim": finite(score.ssim), "seconds": score.seconds}
 
 
-def label(run: dict) -> str:
-    """What a run's network is called: "ours-S, width 16"."""
-    return f"ours-{run['mode']}, width {run['width']}"
-
-
-def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
-    """PSNR in dB by method for each row, sets in the order of the runs, sigmas rising; ours come last.
-
-    Networks of one label that meet in a row are told apart by their files, or folders where that is enough in mode S, which has
-    a file for each sigma. The paper's figures stand where the protocol was the authors'.
-    """
-    files: dict[tuple[str, Row], set[str]] = {}
-    for run in runs:
-        files.setdefault((label(run), row_of(run)), set()).add(run["weights"])
-    meeting = {ours: [f for (its, _), f in files.items() if its == ours and len(f) > 1] for ours in map(label, runs)}
-
-    def origin(run: dict) -> str:
-        by_folder = run["mode"] == "S" and all(len({Path(f).parent for f in few}) == len(few) for few in meeting[label(run)])
-        return str(Path(run["weights"]).parent) if by_folder else run["weights"]
-
-    origins: dict[str, dict[str, None]] = {}  # of each label, in the order of the runs
-    for run in runs:
-        origins.setdefault(label(run), {})[origin(run)] = None
-    rows: dict[Row, dict[str, float]] = {}
-    order = list(dict.fromkeys(run["set"] for run in runs))
-    for run in sorted(runs, key=lambda run: (order.index(run["set"]), run["protocol"], run["sigma"] or 0)):
-        row = rows.setdefault(row_of(run), {})
-        means = {method: value for method, value in run["mean"]["psnr"].items() if value is not None}  # null: equal pictures
-        ours = label(run)
-        if meeting[ours]:
-            ours += f" ({short_names(origins[ours])[origin(run)]})"
-        row |= {method: value for method, value in means.items() if method != "SMNet"}
-        if not run["protocol"]:
-            row |= all_paper_results().get((run["set"], run["sigma"]), {})
-        if "SMNet" in means:
-            row[ours] = means["SMNet"]
-    return rows
-
-
-def methods_of(rows: dict) -> list[str]:
-    """All columns: what was measured beside ours, the paper's, ours."""
-    found = list(dict.fromkeys(method for row in rows.values() for method in row))
-    return sorted(found, key=lambda method: method.startswith("ours-"))
-
-
-def cells(row: dict[str, float], methods: list[str], bold: str) -> list[str]:
-    """A row's figures with two decimals; the highest as `bold` has it."""
-    best = max((f"{row[m]:.2f}" for m in methods if m in row and m not in NOT_METHODS), key=float, default="")
-    return [
-        "" if m not in row else bold.format(best) if f"{row[m]:.2f}" == best and m not in NOT_METHODS else f"{row[m]:.2f}"
-        for m in methods
-    ]
-
-
-def markdown(rows: dict) -> str:
-    """The table in Markdown."""
-    methods = methods_of(rows)
-    lines = ["| set | noise | " + " | ".join(methods) + " |", "|---|---" + "|---" * len(methods) + "|"]
-    for key, row in rows.items():
-        lines.append(f"| {key.set} | {key.noise} | " + " | ".join(cells(row, methods, "**{}**")) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def latex(rows: dict) -> str:
-    """The table in LaTeX, for the package booktabs."""
-    methods = methods_of(rows)
-
-    def escape(text: str) -> str:
-        return "".join(f"\\{char}" if char in "_&%#$" else char for char in text)
-
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{ll{'r' * len(methods)}}}",
-        "\\toprule",
-        " & ".join(["Set", "Noise", *map(escape, methods)]) + " \\\\",
-        "\\midrule",
-    ]
-    for key, row in rows.items():
-        lines.append(
-            " & ".join(
-                [escape(key.set), escape(key.noise).replace("sigma", "$\\sigma$ ="), *cells(row, methods, "\\textbf{{{}}}")]
-            )
-            + " \\\\"
-        )
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
+    """A row per set, sigma and picture, with PSNR and SSIM of every method."""
+    methods = list(reports[0][1][0].psnr)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["set", "sigma", "weights", "protocol", "picture", *(f"{metric}_{m}" for m in methods for metric in ("psnr", "ssim"))]
+    )
+    for report, scores in reports:
+        for score in [*scores, averages(scores)]:
+            figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
+            noise = "real" if report["sigma"] is None else f"{report['sigma']:g}"
+            writer.writerow([report["set"], noise, report["weights"], report["protocol"], score.name, *figures])
+    return text.getvalue()

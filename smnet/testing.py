@@ -1,11 +1,8 @@
 """What the two test scripts share: their options, the sets and weights they find, and the tables they print."""
 
 import argparse
-import csv
 import dataclasses
-import io
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +12,9 @@ from torch import Tensor
 
 import utils
 from models import SMNet
-from smnet import sheets
-from smnet.evaluation import AUTHORS, Protocol, Score, averages, evaluate, noise_name, paper_results
+from smnet import devices, sheets
+from smnet.cli import make_parser, number
+from smnet.evaluation import AUTHORS, Protocol, averages, evaluate
 from smnet.images import (
     SAMPLE_TEST,
     Picture,
@@ -29,7 +27,9 @@ from smnet.images import (
 )
 from smnet.pairs import find_pairs
 from smnet.patches import read_pictures
-from utils import SMNetError, describe, make_parser, number
+from smnet.results import as_csv, as_json, paper_results
+from smnet.tables import table
+from utils import SMNetError, describe, find_model
 
 
 def test(argv: list[str] | None, *, description: str, defaults: dict, channels: int) -> int:
@@ -38,7 +38,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
     What cannot be done is said at the end, and the rest done; returns 0, or 1 if something could not.
     """
     args = parse_args(argv, description=description, defaults=defaults, channels=channels)
-    device = utils.pick_device(args.device)
+    device = devices.pick_device(args.device)
     if args.save_dir:
         utils.make_folder(args.save_dir)
     for file in filter(None, (args.json, args.csv)):
@@ -196,57 +196,6 @@ def load_set(
     return pictures
 
 
-def find_model(
-    channels: int, noiseL: float | None, *, weights: str | None, weights_dir: str, checkpoint: int | None = None,
-    real: bool = False,
-) -> tuple[SMNet, dict]:  # fmt: skip
-    """The network for a sigma (None: the blind one) and what to report of it.
-
-    Args:
-        channels: of the pictures, 1 or 3.
-        noiseL: sigma that it was trained at, grey levels.
-        weights: a .pth file that is taken instead.
-        weights_dir: folder that train_*.py wrote to; where that is `weights` and has none, those in pretrained/ are taken.
-        checkpoint: epoch; None: the highest there.
-        real: the network that was trained on pairs of real noise.
-
-    Raises:
-        SMNetError: no such weights, or they are for other pictures; the message names the command that makes them.
-    """
-    kind = "gray" if channels == 1 else "rgb"
-    if weights:
-        path = Path(weights)
-    else:
-        run = utils.run_name(channels, noiseL, real=real)
-        epochs = utils.epochs_on_disk(weights_dir, run)
-        path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
-        shipped = utils.shipped_file(channels, noiseL, real=real)
-        if not epochs and not checkpoint and Path(weights_dir) == Path("weights") and shipped.is_file():
-            path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
-            print(f"using {path}, which comes with the project ({weights_dir} has no {run}_*.pth)")
-        elif not path.is_file():
-            there = sorted(p.name for p in Path(weights_dir).glob(f"model_{kind}_*.pth") if "_state" not in p.stem)
-            command = f"train_{kind}_blind.py" if noiseL is None else f"train_{kind}.py --noiseL {noiseL:g}"
-            command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
-            blind = "" if noiseL is None else "; the blind network serves as well: no --noiseL, or --mode B in test_*.py"
-            others = [file.stem for file in sorted(utils.PRETRAINED.glob(f"{kind}_*.pth"))]
-            also = (f" ({utils.PRETRAINED} has {', '.join(others)})" if others else "") + blind
-            raise SMNetError(
-                f"no weights {path}; {describe(there, weights_dir)}. Make them: python {command}, or give --weights FILE{also}"
-            )
-    content = utils.read_checkpoint(path)
-    model = utils.model_from_checkpoint(content, path).eval()
-    if model.channels != channels:
-        theirs = "RGB" if model.channels == 3 else "gray"
-        raise SMNetError(f"{path} is for {theirs} pictures, not {'gray' if channels == 1 else 'RGB'} ones")
-    about = {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
-    if "noise_range" in content:  # it says itself what it was trained for
-        levels = content["noise_range"]
-        about["noise_range"] = levels
-        about["mode"] = "R" if levels is None else "S" if levels[0] == levels[1] else "B"
-    return model, about
-
-
 def folder_name(report: dict) -> str:
     """The folder for a run's pictures, of set, noise, weights and protocol."""
     noise = "real" if report["sigma"] is None else f"sigma{report['sigma']:g}"
@@ -264,66 +213,3 @@ def saver(folder: Path, model: SMNet | None) -> Callable[[str, Tensor, Tensor, T
             write_picture(folder / f"{name}_stages.png", to_float(sheets.stages(model, noisy).transpose(2, 0, 1)))
 
     return save
-
-
-# ------------------------------------------------------------------------------------------------------------ reporting
-
-
-def table(report: dict, scores: list[Score]) -> str:
-    """The figures of one set at one sigma as aligned text, with the mean and the paper's means below."""
-    methods = list(scores[0].psnr)
-    rows = [*scores, averages(scores)]
-    first = max(len("picture"), *(len(row.name) for row in rows))
-    epoch = f"epoch {report['epoch']}, " if report["epoch"] else ""
-    ours = f"SMNet-{report['mode']}"
-    beside = ours in report["paper"]
-    protocol = f"; {report['protocol']}" if report["protocol"] else ""
-    trained = report.get("noise_range")
-    about = f"{epoch}width {report['width']}"
-    if report["mode"] == "S" and trained and trained[0] != report["sigma"]:
-        about += f", trained at sigma {trained[0]:g}"
-    lines = [
-        f"{report['set']}, {noise_name(report['sigma'])}, {report['weights']} ({about}){protocol}",
-        " " * first + "".join(f"{method:>17}" for method in methods) + f"   paper's {ours}" * beside,
-        "picture".ljust(first) + "      PSNR   SSIM" * len(methods) + "   PSNR".rjust(18) * beside,
-    ]
-    for row in rows:
-        if row is rows[-1]:
-            lines.append("-" * (first + 17 * len(methods)))
-        lines.append(row.name.ljust(first) + "".join(f"{row.psnr[m]:10.2f} {row.ssim[m]:6.4f}" for m in methods))
-    lines[-1] += f"{report['paper'][ours]:18.2f}" if beside else ""
-    without_ssim = sum(math.isnan(row.ssim["SMNet"]) for row in scores)
-    if 0 < without_ssim < len(scores):
-        lines.append(
-            f"the mean SSIM is of {len(scores) - without_ssim} of {len(scores)} pictures: the others are too small for one"
-        )
-    gain = rows[-1].psnr["SMNet"] - rows[-1].psnr["noisy"]
-    lines.append(f"SMNet gains {gain:.2f} dB and takes {rows[-1].seconds:.2f} s a picture")
-    if report["paper"]:
-        lines.append("paper, PSNR: " + ", ".join(f"{method} {value:.2f}" for method, value in report["paper"].items()))
-    return "\n".join(lines)
-
-
-def as_json(score: Score) -> dict:
-    """A score as JSON has it: what is no finite number (PSNR of equal pictures, SSIM of tiny ones) becomes null."""
-
-    def finite(values: dict[str, float]) -> dict[str, float | None]:
-        return {method: value if math.isfinite(value) else None for method, value in values.items()}
-
-    return {"name": score.name, "psnr": finite(score.psnr), "ssim": finite(score.ssim), "seconds": score.seconds}
-
-
-def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
-    """A row per set, sigma and picture, with PSNR and SSIM of every method."""
-    methods = list(reports[0][1][0].psnr)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["set", "sigma", "weights", "protocol", "picture", *(f"{kind}_{m}" for m in methods for kind in ("psnr", "ssim"))]
-    )
-    for report, scores in reports:
-        for score in [*scores, averages(scores)]:
-            figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
-            noise = "real" if report["sigma"] is None else f"{report['sigma']:g}"
-            writer.writerow([report["set"], noise, report["weights"], report["protocol"], score.name, *figures])
-    return text.getvalue()

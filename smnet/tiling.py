@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 
-import psutil
 import torch
 from torch import Tensor
 
 from models import SMNet
-from utils import SMNetError, is_out_of_memory
+from smnet.devices import free_memory, is_out_of_memory
+from utils import SMNetError
 
 OVERLAP = 40  # pixels that neighbouring tiles share
 MARGIN = 8  # of those, the outermost of each tile are not used: they feel its edge most
@@ -21,14 +21,6 @@ MAPS_HELD = 20  # maps of `width` channels, float32, that a forward takes the me
 def memory_needed(model: SMNet, pixels: int) -> float:
     """GB that a forward of one picture takes, about."""
     return 0.1 + pixels * model.width * MAPS_HELD * 4 / 1e9
-
-
-def free_memory(device: torch.device) -> float:
-    """GB free for this process."""
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for its next tensors
-        return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
-    return psutil.virtual_memory().available / 1e9
 
 
 def choose_tile(model: SMNet, memory: float) -> int:

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 import dataset
 import dataset_gray
-from dataset import cut_patches
-from smnet.patches import EpochBatches, PatchDataset, orient, read_pictures
+from smnet import patches
+from smnet.patches import cut_patches, read_pictures
+from smnet.training.samples import EpochBatches, PatchDataset, orient
 from utils import SMNetError
 
 
@@ -109,7 +110,7 @@ def test_a_failed_build_leaves_the_old_files(tmp_path, monkeypatch):
     build(dataset_gray, tmp_path, *val)
     before = (tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()
     for error in (KeyboardInterrupt, OSError("disk full"), MemoryError):
-        monkeypatch.setattr(dataset, "write_pictures", lambda *a, _error=error, **k: (_ for _ in ()).throw(_error))
+        monkeypatch.setattr(patches, "write_pictures", lambda *a, _error=error, **k: (_ for _ in ()).throw(_error))
         with pytest.raises((KeyboardInterrupt, SMNetError, MemoryError)):
             build(dataset_gray, tmp_path, *val)
         assert ((tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()) == before

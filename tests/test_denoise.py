@@ -172,9 +172,9 @@ def test_what_turns_from_gray_to_rgb_loses_the_profile_for_gray(target, work, un
     said = capsys.readouterr().out
     assert "; its colour profile, for gray, is left out" in said and ("becomes RGBA" in said) == (target != "gray.webp")
     new = read_photo(target)
-    assert "icc_profile" not in new.about and b"iCCP" not in new.png_chunks and new.pixels.shape[2] == 3
+    assert "icc_profile" not in new.metadata and b"iCCP" not in new.png_chunks and new.pixels.shape[2] == 3
     if target != "gray.webp":
-        assert [round(value) for value in new.about["dpi"]] == [300, 300]
+        assert [round(value) for value in new.metadata["dpi"]] == [300, 300]
         np.testing.assert_array_equal(new.pixels, np.dstack([DEEP_GRAY] * 3))
         np.testing.assert_array_equal(new.alpha, DEEP_GRAY[::-1])
 
@@ -183,7 +183,7 @@ def test_what_turns_from_gray_to_rgb_keeps_a_profile_for_rgb(work, unchanged, ca
     for_rgb = bytes(16) + b"RGB " + bytes(108)
     (work / "a.png").write_bytes(pillow(GRAY, "PNG", icc_profile=for_rgb))
     assert denoise.main(["a.png", "-o", "a.webp"]) == 0
-    assert "profile" not in capsys.readouterr().out and read_photo("a.webp").about["icc_profile"] == for_rgb
+    assert "profile" not in capsys.readouterr().out and read_photo("a.webp").metadata["icc_profile"] == for_rgb
 
 
 @pytest.mark.parametrize("samples", [GRAY, DEEP_GRAY], ids=["8 bits", "16 bits"])
@@ -339,7 +339,7 @@ def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatc
 
 
 def test_alpha_of_bmp_stays(work, unchanged):
-    write_photo("a.bmp", reading.Photo(RGB, ALPHA, "BMP", about={"dpi": (300, 300)}), RGB)
+    write_photo("a.bmp", reading.Photo(RGB, ALPHA, "BMP", metadata={"dpi": (300, 300)}), RGB)
     assert denoise.main(["a.bmp"]) == 0
     with Image.open("a_denoised.bmp") as new:
         np.testing.assert_array_equal(np.asarray(new), np.dstack([RGB, ALPHA]))

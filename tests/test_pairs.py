@@ -22,7 +22,8 @@ import utils
 from models import SMNet
 from smnet.images import PictureFiles, to_float
 from smnet.pairs import find_pairs, hold_out, match, scene
-from smnet.patches import PatchDataset, read_pictures
+from smnet.patches import read_pictures
+from smnet.training.samples import PatchDataset
 from utils import SMNetError
 
 

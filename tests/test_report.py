@@ -12,7 +12,7 @@ import report
 import test_gray as gray_script
 import utils
 from models import SMNet
-from smnet import results
+from smnet import tables
 from utils import SMNetError
 
 
@@ -72,7 +72,7 @@ def test_one_call_makes_everything(work, capsys):
 
 def test_equal_figures_are_both_best_and_noisy_never_is():
     row = {"noisy": 40.0, "A": 30.004, "B": 30.001, "C": 29.0}
-    assert results.cells(row, ["noisy", "A", "B", "C", "D"], "*{}*") == ["40.00", "*30.00*", "*30.00*", "29.00", ""]
+    assert tables.cells(row, ["noisy", "A", "B", "C", "D"], "*{}*") == ["40.00", "*30.00*", "*30.00*", "29.00", ""]
 
 
 def run_of(weights, mode="B", sigma=25, protocol="", noisy=20.0, ours=30.0):
@@ -81,7 +81,7 @@ def run_of(weights, mode="B", sigma=25, protocol="", noisy=20.0, ours=30.0):
 
 
 def ours_in(runs) -> set[str]:
-    return {method for row in results.table_rows(runs).values() for method in row if method.startswith("ours")}
+    return {method for row in tables.table_rows(runs).values() for method in row if method.startswith("ours")}
 
 
 def test_two_networks_are_told_apart():
@@ -94,21 +94,21 @@ def test_two_networks_are_told_apart():
     epochs = [run_of(f"a/{name}.pth", mode="S") for name in ("L25_5", "L25_50")]
     assert ours_in(epochs) == {"ours-S, width 16 (L25_5)", "ours-S, width 16 (L25_50)"}
     assert ours_in([run_of("a/x.pth"), run_of("b/x.pth")]) == {"ours-B, width 16 (a/x.pth)", "ours-B, width 16 (b/x.pth)"}
-    assert list(results.short_names(["a/x.jsonl", "b/x.jsonl", "b/y.jsonl"]).values()) == ["a/x.jsonl", "b/x.jsonl", "y"]
-    assert "| real noise |" in results.markdown(results.table_rows([run_of("r.pth", mode="R", sigma=None)]))
+    assert list(tables.short_names(["a/x.jsonl", "b/x.jsonl", "b/y.jsonl"]).values()) == ["a/x.jsonl", "b/x.jsonl", "y"]
+    assert "| real noise |" in tables.markdown(tables.table_rows([run_of("r.pth", mode="R", sigma=None)]))
 
 
 def test_protocols_have_rows_of_their_own():
-    rows = results.table_rows([run_of("x.pth"), run_of("x.pth", protocol="clip, y channel", noisy=21.0, ours=32.0)])
+    rows = tables.table_rows([run_of("x.pth"), run_of("x.pth", protocol="clip, y channel", noisy=21.0, ours=32.0)])
     theirs, ours = rows[("Set12", 25, "")], rows[("Set12", 25, "clip, y channel")]
     assert theirs["noisy"] == 20.0 and theirs["DnCNN"] == 30.43
     assert ours == {"noisy": 21.0, "ours-B, width 16": 32.0}  # the paper's figures cannot be compared with it
-    assert "| sigma 25, clip, y channel |" in results.markdown(rows)
+    assert "| sigma 25, clip, y channel |" in tables.markdown(rows)
 
 
 def test_equal_pictures_have_no_figure():
-    rows = results.table_rows([run_of("x.pth", sigma=0, noisy=None), run_of("x.pth", sigma=1, noisy=None, ours=None)])
-    lines = results.markdown(rows).splitlines()
+    rows = tables.table_rows([run_of("x.pth", sigma=0, noisy=None), run_of("x.pth", sigma=1, noisy=None, ours=None)])
+    lines = tables.markdown(rows).splitlines()
     assert lines[2:] == ["| Set12 | sigma 0 | **30.00** |", "| Set12 | sigma 1 |  |"]
 
 

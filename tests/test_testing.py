@@ -15,8 +15,9 @@ import test_gray as gray_script
 import test_rgb as rgb_script
 import utils
 from models import SMNet
-from smnet import evaluation
-from smnet.images import Picture, add_test_noise, psnr, ssim, to_float
+from smnet import evaluation, metrics, results
+from smnet.images import Picture, to_float
+from smnet.metrics import add_test_noise, psnr, ssim
 from utils import SMNetError
 
 
@@ -92,7 +93,7 @@ def test_baselines_denoise():
     clean = to_float(synthetic_picture(0, 64, 64).transpose(2, 0, 1).copy())
     for picture in (clean, clean.expand(3, -1, -1)):
         noisy = add_test_noise(picture, sigma=25, seed=0, draws=1)[0]
-        results = evaluation.baselines(picture, noisy, 25)
+        results = metrics.baselines(picture, noisy, 25)
         assert list(results) == ["blur", "NL-means"]
         assert all(psnr(picture, result) > psnr(picture, noisy) + 3 for result in results.values())
 
@@ -209,9 +210,9 @@ def test_wrong_arguments_exit_with_2(words):
 
 
 def test_the_papers_tables_are_there():
-    assert evaluation.paper_results("Set12", 25)["SMNet-S"] > 30
-    assert evaluation.paper_results("CBSD68", 25.0)["SMNet-B"] == 31.33
-    assert evaluation.paper_results("CBSD68", 26) == {}
+    assert results.paper_results("Set12", 25)["SMNet-S"] > 30
+    assert results.paper_results("CBSD68", 25.0)["SMNet-B"] == 31.33
+    assert results.paper_results("CBSD68", 26) == {}
 
 
 # What other papers do.

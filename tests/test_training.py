@@ -24,7 +24,7 @@ from smnet import evaluation
 from smnet.patches import read_pictures
 from smnet.training import distributed, learner, loop, run_files
 from smnet.training.event_writer import EventWriter
-from smnet.training.optimizers import KernelMuon, MovingAverage, as_matrix, rate_factor
+from smnet.training.optimizers import KernelMuon, MovingAverage, as_matrix, lr_factor
 from smnet.training.signals import StopRequest
 from utils import SMNetError
 
@@ -325,7 +325,7 @@ FULL_DISK = """
 import resource, sys
 import train_gray, utils
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()), resource.RLIM_INFINITY))
-utils.run_script(lambda: train_gray.main(sys.argv[1:]))
+cli.run_script(lambda: train_gray.main(sys.argv[1:]))
 """
 
 
@@ -522,10 +522,10 @@ def test_training_leaves_the_global_generators_alone(train_args, tmp_path, words
 
 def test_rates():
     args = type("Args", (), dict(schedule="multistep", milestones=(10, 40), warmup=0))
-    at = lambda epoch: rate_factor(epoch * 7, steps_per_epoch=7, total_steps=350, args=args)  # noqa: E731
+    at = lambda epoch: lr_factor(epoch * 7, steps_per_epoch=7, total_steps=350, args=args)  # noqa: E731
     assert [round(at(epoch), 6) for epoch in (0, 9, 10, 39, 40, 49)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
     args.schedule, args.warmup = "cosine", 4
-    rates = [rate_factor(step, steps_per_epoch=7, total_steps=104, args=args) for step in range(104)]
+    rates = [lr_factor(step, steps_per_epoch=7, total_steps=104, args=args) for step in range(104)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1, 1] and rates[54] == pytest.approx(0.5) and 0 < rates[-1] < 1e-3
 
 

@@ -9,7 +9,9 @@ import torch
 
 import utils
 from models import SMNet
-from utils import SMNetError, load_model, number, replacing
+from smnet import cli, devices
+from smnet.cli import number
+from utils import SMNetError, load_model, replacing
 
 
 class Hostile:
@@ -108,11 +110,11 @@ def test_out_of_memory_is_one_line():
         torch.empty(1 << 60)
 
     with pytest.raises(SystemExit) as caught:
-        utils.run_script(greedy)
+        cli.run_script(greedy)
     assert "out of memory; give smaller pictures, in training a smaller --batchsize" in str(caught.value.code)
     for words in ("CUDA out of memory", "not enough memory: you tried to allocate 9 bytes", "CUBLAS_STATUS_ALLOC_FAILED"):
-        assert utils.is_out_of_memory(RuntimeError(words))
-    assert not utils.is_out_of_memory(RuntimeError("sizes of tensors must match"))
+        assert devices.is_out_of_memory(RuntimeError(words))
+    assert not devices.is_out_of_memory(RuntimeError("sizes of tensors must match"))
 
 
 @pytest.mark.parametrize("name, index", [("auto", None), ("cuda", None), ("cuda:1", 1)])
@@ -122,12 +124,12 @@ def test_a_gpu_is_picked_and_made_the_current_one_where_it_is_numbered(name, ind
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch._C, "_cuda_setDevice", made.append, raising=False)
     monkeypatch.setattr(torch, "empty", lambda *_, device: None)
-    assert utils.pick_device(name) == torch.device("cuda", index)
+    assert devices.pick_device(name) == torch.device("cuda", index)
     assert made == ([] if index is None else [index])
 
 
 def test_a_device_that_is_not_there_is_one_line():
-    assert utils.pick_device("cpu").type == "cpu"
+    assert devices.pick_device("cpu").type == "cpu"
     if not torch.cuda.is_available():
         with pytest.raises(SMNetError, match="use --device auto or cpu"):
-            utils.pick_device("cuda")
+            devices.pick_device("cuda")

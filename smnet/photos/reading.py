@@ -71,14 +71,16 @@ class Photo:
     alpha: np.ndarray | None  # (H, W) of the same type
     format: str  # as Pillow calls it
     palette: bool = False
-    about: dict = dataclasses.field(default_factory=dict)  # exif, icc_profile, dpi, xmp, comment, as Pillow's save() takes them
+    metadata: dict = dataclasses.field(
+        default_factory=dict
+    )  # exif, icc_profile, dpi, xmp, comment, as Pillow's save() takes them
     encoding: dict = dataclasses.field(default_factory=dict)  # what else it takes to write the same format as before
     png_chunks: bytes = b""  # that say something of the picture or its colours
     tiff_tags: TiffImagePlugin.ImageFileDirectory_v2 | None = None
     notes: list[str] = dataclasses.field(default_factory=list)  # what cannot be kept
 
     @property
-    def levels(self) -> int:
+    def white(self) -> int:
         """The value of white: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
@@ -86,7 +88,7 @@ class Photo:
         """EXIF, empty where there is none or it is damaged."""
         exif = Image.Exif()
         with contextlib.suppress(Exception):
-            exif.load(self.about.get("exif", b""))
+            exif.load(self.metadata.get("exif", b""))
         return exif
 
     @property
@@ -213,11 +215,11 @@ def tiff_photo(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Photo:
             image._size = image.im.size
         image.tag_v2[ORIENTATION] = orientation
     photo = to_photo(image, data)
-    photo.about.pop("exif", None)
+    photo.metadata.pop("exif", None)
     if image.tag_v2.get(RESOLUTION[2], 2) == 1 or RESOLUTION[0] not in image.tag_v2:  # Pillow then says 1
-        photo.about.pop("dpi", None)
+        photo.metadata.pop("dpi", None)
     if len(exif):
-        photo.about["exif"] = exif.tobytes()
+        photo.metadata["exif"] = exif.tobytes()
     return photo
 
 
@@ -242,15 +244,15 @@ def in_bytes(value: object) -> object:
 
 def to_photo(image: Image.Image, data: bytes) -> Photo:
     """A loaded image and the bytes it comes from -> Photo."""
-    kind = "JPEG" if image.format == "MPO" else image.format
+    file_format = "JPEG" if image.format == "MPO" else image.format
     info, notes = image.info, []
-    photo = Photo(np.empty(0), None, kind, notes=notes)
-    photo.about = {key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)}
-    if "exif" in photo.about:
-        photo.about["exif"] = without_exif_thumbnail(photo.about["exif"])
+    photo = Photo(np.empty(0), None, file_format, notes=notes)
+    photo.metadata = {key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)}
+    if "exif" in photo.metadata:
+        photo.metadata["exif"] = without_exif_thumbnail(photo.metadata["exif"])
     if image.format == "MPO":
         notes.append("the previews behind its first picture are left out")
-    if kind == "JPEG":
+    if file_format == "JPEG":
         photo.encoding["progressive"] = bool(info.get("progressive"))
         sampling = JpegImagePlugin.get_sampling(image)
         if image.mode == "RGB" and sampling >= 0:
@@ -258,9 +260,9 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         # Captions and keywords.
         segments = [without_photoshop_thumbnails(segment) for name, segment in image.applist if name == "APP13"]
         photo.encoding["extra"] = b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in segments)
-    if kind == "WEBP":
+    if file_format == "WEBP":
         photo.encoding["lossless"] = b"VP8L" in data[:64] or (b"VP8X" in data[:16] and b"VP8 " not in data)
-    if kind == "TIFF":
+    if file_format == "TIFF":
         lossless = info.get("compression") in TIFF_LOSSLESS
         photo.encoding["compression"] = info["compression"] if lossless else "tiff_adobe_deflate"
         photo.tiff_tags = image.tag_v2
@@ -269,15 +271,15 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         resources = image.tag_v2.pop(RESOURCES, None)
         if isinstance(resources, bytes) and (left := without_photoshop_thumbnails(resources)):
             image.tag_v2[RESOURCES] = left
-    if kind == "PNG":
+    if file_format == "PNG":
         sound = (chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS and has_its_checksum(chunk))
         photo.png_chunks = b"".join(sound)
-    if data[24] == 16 if kind == "PNG" else kind == "TIFF" and tiff_bits(image) == 16:
+    if data[24] == 16 if file_format == "PNG" else file_format == "TIFF" and tiff_bits(image) == 16:
         samples = read_16_bit(image, data)
-        if kind == "PNG" and samples.shape[2] == 2:
+        if file_format == "PNG" and samples.shape[2] == 2:
             notes.append("it is gray with transparency of 16 bits, and becomes RGBA")
     else:
-        if kind == "PNG" and image.mode == "L" and data[24] in (2, 4) and "transparency" in info:
+        if file_format == "PNG" and image.mode == "L" and data[24] in (2, 4) and "transparency" in info:
             info["transparency"] *= 255 // (2 ** data[24] - 1)  # Pillow scales the samples, but not this level
         samples, photo.palette = read_8_bit(image, notes)
     colours = 1 if samples.shape[2] < 3 else 3

@@ -52,19 +52,21 @@ def check_format(path: str | Path, photo: Photo) -> str:
     Raises:
         SMNetError: none that can be written, or it cannot hold such a picture.
     """
-    kind = FORMATS.get(Path(path).suffix.lower())
-    if kind is None:
+    file_format = FORMATS.get(Path(path).suffix.lower())
+    if file_format is None:
         raise SMNetError(f"{path}: pictures are written as {', '.join(FORMATS)}; give -o such a name")
     height, width = photo.pixels.shape[:2]
-    if max(height, width) > (limit := SIDES.get(kind, math.inf)):
-        raise SMNetError(f"{path}: {kind} holds at most {limit} pixels a side, not {width}x{height}; give a .png or .tif name")
-    if photo.pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
-        raise SMNetError(f"{path}: {kind} cannot hold 16 bits a sample; give a .png or .tif name")
-    if photo.alpha is not None and kind != photo.format and kind in ("JPEG", "GIF", "BMP"):
-        raise SMNetError(f"{path}: {kind} cannot hold the transparency of this {photo.format} file; give a .png name")
-    if photo.alpha is not None and kind != photo.format and extra_sample(photo) != 2:
+    if max(height, width) > (limit := SIDES.get(file_format, math.inf)):
+        raise SMNetError(
+            f"{path}: {file_format} holds at most {limit} pixels a side, not {width}x{height}; give a .png or .tif name"
+        )
+    if photo.pixels.dtype == np.uint16 and file_format not in ("PNG", "TIFF"):
+        raise SMNetError(f"{path}: {file_format} cannot hold 16 bits a sample; give a .png or .tif name")
+    if photo.alpha is not None and file_format != photo.format and file_format in ("JPEG", "GIF", "BMP"):
+        raise SMNetError(f"{path}: {file_format} cannot hold the transparency of this {photo.format} file; give a .png name")
+    if photo.alpha is not None and file_format != photo.format and extra_sample(photo) != 2:
         raise SMNetError(f"{path}: only TIFF can hold a fourth channel of this kind; give a .tif name")
-    return kind
+    return file_format
 
 
 def extra_sample(photo: Photo) -> int:
@@ -84,22 +86,22 @@ def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: 
     Raises:
         SMNetError: the format cannot hold such a picture, or the file cannot be written.
     """
-    kind = check_format(path, photo)
+    file_format = check_format(path, photo)
     if photo.alpha is not None:
         pixels = np.dstack([pixels, photo.alpha])
     deep_alpha = pixels.shape[2] == 2 and pixels.dtype == np.uint16  # which OpenCV cannot write, nor Pillow read from TIFF
-    if deep_alpha or (kind == "WEBP" and pixels.shape[2] < 3):
+    if deep_alpha or (file_format == "WEBP" and pixels.shape[2] < 3):
         photo, pixels = as_rgb(photo, pixels)
     try:
-        if kind != photo.format:
-            photo, pixels = for_format(photo, kind), np.ascontiguousarray(upright(pixels, photo.orientation))
+        if file_format != photo.format:
+            photo, pixels = for_format(photo, file_format), np.ascontiguousarray(upright(pixels, photo.orientation))
         encoded = encode(photo, pixels, quality)
     except Exception as error:  # Pillow and tifffile raise many kinds on odd metadata; hours of work are not to be lost for it
         try:
-            bare = dataclasses.replace(photo, format=kind, about={}, encoding={}, png_chunks=b"", tiff_tags=None)
+            bare = dataclasses.replace(photo, format=file_format, metadata={}, encoding={}, png_chunks=b"", tiff_tags=None)
             encoded = encode(bare, np.ascontiguousarray(upright(pixels, photo.orientation)), quality)
         except Exception:
-            raise SMNetError(f"{path}: cannot be written as {kind} ({error})") from None
+            raise SMNetError(f"{path}: cannot be written as {file_format} ({error})") from None
         photo.notes.append(f"its metadata could not be kept ({error})")
     with replacing(path) as temporary:
         temporary.write_bytes(encoded)
@@ -112,9 +114,9 @@ def encode(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
     return as_tiff(photo, pixels) if photo.format == "TIFF" else by_pillow(photo, pixels, quality)
 
 
-def for_format(photo: Photo, kind: str) -> Photo:
+def for_format(photo: Photo, file_format: str) -> Photo:
     """The photo with what another format can hold; the notes, which are the same list, say what it cannot."""
-    lost = [words for key, words in WORDS.items() if key in photo.about and key not in HOLDS[kind]]
+    lost = [words for key, words in WORDS.items() if key in photo.metadata and key not in HOLDS[file_format]]
     if any(name in (b"tEXt", b"zTXt") for name, _ in chunks_of(bytes(8) + photo.png_chunks)):
         lost.append("texts")
     if photo.encoding.get("extra"):
@@ -122,30 +124,30 @@ def for_format(photo: Photo, kind: str) -> Photo:
     known = TIFF_LAYOUT.union(EXIF_TAGS, RESOLUTION, SUB_FOLDERS, (ICC, XMP))
     lost += [f"TIFF tag {tag}" for tag in photo.tiff_tags or () if tag not in known]
     if lost:
-        photo.notes.append(f"{kind} cannot hold its {', '.join(lost)}")
-    about = {key: value for key, value in photo.about.items() if key in HOLDS[kind]}
-    if "exif" in about:
+        photo.notes.append(f"{file_format} cannot hold its {', '.join(lost)}")
+    metadata = {key: value for key, value in photo.metadata.items() if key in HOLDS[file_format]}
+    if "exif" in metadata:
         exif = photo.exif()
         exif.pop(ORIENTATION, None)
         for folder in (exif, *map(exif.get_ifd, SUB_FOLDERS)):
             for tag, value in folder.items():
                 folder[tag] = in_bytes(value)
-        if "xmp" in about:
+        if "xmp" in metadata:
             exif[ORIENTATION] = 1  # XMP may hold the old one, which counts where EXIF has none
-        about["exif"] = exif.tobytes()
-    about = {key: value for key, value in about.items() if value}
-    return dataclasses.replace(photo, format=kind, about=about, encoding={}, png_chunks=b"", tiff_tags=None)
+        metadata["exif"] = exif.tobytes()
+    metadata = {key: value for key, value in metadata.items() if value}
+    return dataclasses.replace(photo, format=file_format, metadata=metadata, encoding={}, png_chunks=b"", tiff_tags=None)
 
 
 def as_rgb(photo: Photo, pixels: np.ndarray) -> tuple[Photo, np.ndarray]:
     """Gray (H, W, 1 or 2) as (H, W, 3 or 4), without a colour profile for gray; the notes say so."""
     pixels = pixels[:, :, [0, 0, 0, 1][: pixels.shape[2] + 2]]
-    if photo.about.get("icc_profile", b"")[16:20] != b"GRAY":
+    if photo.metadata.get("icc_profile", b"")[16:20] != b"GRAY":
         return photo, pixels
     photo.notes.append("its colour profile, for gray, is left out")
-    about = {key: value for key, value in photo.about.items() if key != "icc_profile"}
+    metadata = {key: value for key, value in photo.metadata.items() if key != "icc_profile"}
     chunks = b"".join(chunk for name, chunk in chunks_of(bytes(8) + photo.png_chunks) if name != b"iCCP")
-    return dataclasses.replace(photo, about=about, png_chunks=chunks), pixels
+    return dataclasses.replace(photo, metadata=metadata, png_chunks=chunks), pixels
 
 
 def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
@@ -165,16 +167,16 @@ def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
 
 def by_pillow(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
     """Encode JPEG, WebP, BMP or GIF."""
-    kind = photo.format
-    if kind == "BMP" and pixels.shape[2] == 4:
+    file_format = photo.format
+    if file_format == "BMP" and pixels.shape[2] == 4:
         return as_bmp_with_alpha(photo, pixels)
-    options = photo.about | photo.encoding
-    if kind in ("JPEG", "WEBP"):
+    options = photo.metadata | photo.encoding
+    if file_format in ("JPEG", "WEBP"):
         options["quality"] = quality
-    if kind == "WEBP":
+    if file_format == "WEBP":
         options["exact"] = True  # colours under transparency too
     buffer = io.BytesIO()
-    to_image(photo, pixels).save(buffer, kind, **options)
+    to_image(photo, pixels).save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -182,7 +184,7 @@ def as_bmp_with_alpha(photo: Photo, pixels: np.ndarray) -> bytes:
     """Encode with a header of version 4, which says where the alpha is; Pillow's does not."""
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels[::-1, :, [2, 1, 0, 3]]).tobytes()
-    across, down = (round(dots / 0.0254) for dots in photo.about.get("dpi", (0, 0)))  # dots a metre
+    across, down = (round(dots / 0.0254) for dots in photo.metadata.get("dpi", (0, 0)))  # dots a metre
     header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(rows), across, down, 0, 0)
     header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)  # masks, sRGB
     return b"BM" + struct.pack("<IHHI", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
@@ -198,11 +200,11 @@ def as_png(photo: Photo, pixels: np.ndarray) -> bytes:
         to_image(photo, pixels).save(buffer, "PNG")
         data = buffer.getvalue()
     kept = photo.png_chunks
-    if not kept and photo.about:  # from another format: what Pillow makes of it
-        tiny, info, about = io.BytesIO(), PngInfo(), dict(photo.about)
-        if xmp := about.pop("xmp", None):
+    if not kept and photo.metadata:  # from another format: what Pillow makes of it
+        tiny, info, metadata = io.BytesIO(), PngInfo(), dict(photo.metadata)
+        if xmp := metadata.pop("xmp", None):
             info.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-        Image.new("L", (1, 1)).save(tiny, "PNG", pnginfo=info, **about)
+        Image.new("L", (1, 1)).save(tiny, "PNG", pnginfo=info, **metadata)
         kept = b"".join(chunk for name, chunk in chunks_of(tiny.getvalue()) if name in PNG_CHUNKS)
     header = 8 + 25  # signature and IHDR
     return data[:header] + kept + data[header:]
@@ -224,10 +226,10 @@ def as_tiff(photo: Photo, pixels: np.ndarray) -> bytes:
             if tag not in TIFF_LAYOUT and tag not in SUB_FOLDERS:
                 tags[tag] = in_bytes(value)
         for tag, key in ((ICC, "icc_profile"), (XMP, "xmp")):
-            if photo.about.get(key):
-                tags[tag] = photo.about[key]
-        if "dpi" in photo.about:
-            for tag, value in zip(RESOLUTION, (*photo.about["dpi"], 2)):
+            if photo.metadata.get(key):
+                tags[tag] = photo.metadata[key]
+        if "dpi" in photo.metadata:
+            for tag, value in zip(RESOLUTION, (*photo.metadata["dpi"], 2)):
                 tags[tag] = value
     if pixels.dtype == np.uint16:
         data = as_16_bit_tiff(photo, pixels, tags)
@@ -246,18 +248,18 @@ def as_16_bit_tiff(photo: Photo, pixels: np.ndarray, tags: TiffImagePlugin.Image
     for tag, value in tags.items():
         if tag in RESOLUTION:
             continue
-        kind = tags.tagtype[tag]
+        tag_type = tags.tagtype[tag]
         values = value if isinstance(value, tuple) else (value,)
-        if kind in (5, 10):  # fractions
+        if tag_type in (5, 10):  # fractions
             values = tuple(part for v in values for part in (int(v.numerator), int(v.denominator)))
         if isinstance(value, str):
             value = value.encode("latin-1", "replace")
         if isinstance(value, bytes):
-            value += b"\0" * (kind == 2)  # as texts end
-            extra.append((tag, kind, len(value), value, True))
+            value += b"\0" * (tag_type == 2)  # as texts end
+            extra.append((tag, tag_type, len(value), value, True))
         else:
-            count = len(values) // 2 if kind in (5, 10) else len(values)
-            extra.append((tag, kind, count, values if len(values) > 1 else values[0], True))
+            count = len(values) // 2 if tag_type in (5, 10) else len(values)
+            extra.append((tag, tag_type, count, values if len(values) > 1 else values[0], True))
     if all(tag in tags and float(tags[tag]) == float(tags[tag]) for tag in RESOLUTION[:2]):  # 0/0 is no number
         unit = tags.get(RESOLUTION[2], 2)  # inches where it is not said
         options |= {"resolution": tuple(float(tags[tag]) for tag in RESOLUTION[:2]), "resolutionunit": unit}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import utils
+from smnet import devices
 from utils import SMNetError
 
 LAUNCHED = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun
@@ -60,13 +60,13 @@ def pick_device(name: str) -> torch.device:
         SMNetError: no such device, or more processes than GPUs.
     """
     if not LAUNCHED:
-        return utils.pick_device(name)
+        return devices.pick_device(name)
     if name == "cpu" or not torch.cuda.is_available():
-        return utils.pick_device("cpu" if name == "auto" else name)
+        return devices.pick_device("cpu" if name == "auto" else name)
     if local_rank() >= torch.cuda.device_count():
         raise SMNetError(f"--nproc_per_node is above the {torch.cuda.device_count()} GPUs of this machine")
     torch.cuda.set_device(local_rank())
-    return utils.pick_device(f"cuda:{local_rank()}")
+    return devices.pick_device(f"cuda:{local_rank()}")
 
 
 def rank() -> int:
@@ -93,7 +93,7 @@ _launch: str | None = None
 
 
 def name_launch(store: dist.Store) -> None:
-    """Set what `launch` gives: a random name that the first process leaves in the store.
+    """Set what `launch_id` gives: a random name that the first process leaves in the store.
 
     torchrun's own id does not do: it is "none" or what the user gives by --rdzv_id, perhaps the same again.
     """
@@ -103,18 +103,18 @@ def name_launch(store: dist.Store) -> None:
     _launch = store.compare_set("smnet/launch", "", secrets.token_hex(8)).decode()
 
 
-def launch() -> str | None:
+def launch_id() -> str | None:
     """What tells this launch of torchrun from others, the same in all its processes and restarts; None without torchrun."""
     return _launch
 
 
-def share(items: list) -> list:
+def shard(items: list) -> list:
     """Every size()-th item, beginning with this process's number: together the processes have each item once."""
     return items[rank() :: size()]
 
 
-def gather_shares(shared: list) -> list:
-    """The inverse of `share`, on every process: what each made of its items, in the order of the whole list."""
+def gather_shards(shared: list) -> list:
+    """The inverse of `shard`, on every process: what each made of its items, in the order of the whole list."""
     if not LAUNCHED:
         return shared
     shares: list[list] = [[]] * size()
@@ -125,7 +125,7 @@ def gather_shares(shared: list) -> list:
     return whole
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """What process 0 has, on every process; the others' value is not looked at."""
     if not LAUNCHED:
         return value
@@ -134,14 +134,14 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
-def total(values: torch.Tensor) -> torch.Tensor:
+def reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over the processes, on every one."""
     if LAUNCHED:
         dist.all_reduce(values)
     return values
 
 
-def greatest(number: int, device: torch.device) -> int:
+def reduce_max(number: int, device: torch.device) -> int:
     """The greatest of a whole number over the processes, on every one."""
     if not LAUNCHED:
         return number

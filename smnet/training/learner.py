@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import SMNet
-from smnet.patches import EpochBatches, PatchDataset
 from smnet.training import distributed
-from smnet.training.optimizers import MovingAverage, make_optimizers, rate_factor
+from smnet.training.optimizers import MovingAverage, lr_factor, make_optimizers
+from smnet.training.samples import EpochBatches, PatchDataset
 from utils import SMNetError
 
 BYTES_HELD = {False: 900, True: 460}  # by a step for its backward, a pixel and base channel; with --amp; measured
@@ -59,7 +59,9 @@ class Learner:
 
     def __init__(self, model: SMNet, train_set: PatchDataset, *, args: argparse.Namespace, device: torch.device):
         self.model, self.args, self.device = model, args, device
-        self.batches = EpochBatches(len(train_set), args.batchsize, seed=args.seed)
+        self.batches = EpochBatches(
+            len(train_set), args.batchsize, seed=args.seed, rank=distributed.rank(), size=distributed.size()
+        )
         self.steps_per_epoch = len(self.batches)
         if not self.steps_per_epoch:
             raise SMNetError(
@@ -101,7 +103,7 @@ class Learner:
 
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied by at `step`, 0 being the first."""
-        return rate_factor(step, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, args=self.args)
+        return lr_factor(step, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, args=self.args)
 
     def steps_left_in_epoch(self) -> int:
         """Steps to the end of the epoch at hand, or to the run's last step."""

@@ -19,132 +19,20 @@ from tqdm import tqdm
 
 import utils
 from models import SMNet
+from smnet import devices
+from smnet.devices import free_memory
 from smnet.evaluation import TEST_NOISE, Score, averages, evaluate
-from smnet.images import Picture, add_test_noise, to_db, to_float
-from smnet.patches import PatchDataset
-from smnet.tiling import free_memory
+from smnet.images import Picture, to_float
+from smnet.metrics import add_test_noise, to_db
 from smnet.training import distributed
 from smnet.training.event_writer import EventWriter
 from smnet.training.learner import Learner
 from smnet.training.run_files import RunFiles
+from smnet.training.samples import PatchDataset
 from smnet.training.signals import StopRequest, ignore_signals
-from utils import SMNetError, make_parser, number
 
 LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
-NOT_FOR_PAIRS = ("noiseL_range", "val_noiseL", "val_h5")  # options whose defaults are for synthetic noise
-
-
-# ------------------------------------------------------------------------------------------------------------ options
-
-
-def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> argparse.Namespace:
-    """Read a train script's command line; every option's default is the script's entry of the same name.
-
-    A script for one noise level has the entry `noiseL`, a blind one `noiseL_range`. `args.noise_range` is [low, high] in
-    both, and `args.val_noiseL` is set; `args.given` has those of `NOT_FOR_PAIRS` that the command line has. Wrong arguments
-    exit with status 2.
-    """
-    unused = dict(defaults)
-    parser = make_parser(description)
-
-    def option(name: str, text: str, **kwargs) -> None:
-        default = unused.pop(name)  # KeyError: the script lacks this entry
-        shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
-        if name in NOT_FOR_PAIRS:
-            default = None  # so that it can be told whether it was given
-        parser.add_argument(f"--{name}", default=default, help=f"{text} (default: {shown})", **kwargs)
-
-    whole, real, sigma, rate = number(int, 1), number(float, 0), number(float, 0, 255), number(float, 0, 1000)
-    option("train_h5", "training patches, made by dataset*.py", metavar="FILE")
-    option("val_h5", "validation pictures, made by dataset*.py", metavar="FILE")
-    if "noiseL" in defaults:
-        option("noiseL", "sigma of the training noise, grey levels 0-255", type=sigma, metavar="SIGMA")
-    else:
-        text = "sigma of the training noise is uniform in this range, grey levels 0-255"
-        option("noiseL_range", text, type=sigma, nargs=2, metavar=("LOW", "HIGH"))
-    option("val_noiseL", "sigma of the validation noise, grey levels; None: as trained", type=sigma, metavar="SIGMA")
-    option("width", "base channels of the network, even", type=number(int, 2), metavar="N")
-    text = "2: fold 2x2 pixels into four times the channels before the network, and unfold its results; 1: the authors'"
-    option("shuffle", text, type=whole, metavar="N")
-    option("batchsize", "pictures a step", type=whole, metavar="N")
-    option("patch_size", "side of the training crops, pixels", type=number(int, 8), metavar="N")
-    option("draws", "times that an epoch draws every stored patch", type=whole, metavar="N")
-    text = "vary colours: channels permuted, saturation and contrast changed, before noise is added; RGB, not for pairs"
-    option("color_jitter", text, action=argparse.BooleanOptionalAction)
-    option("epochs", "epochs in all", type=whole, metavar="N")
-    option("max_steps", "stop after this many steps in all, 0: by epochs alone", type=number(int, 0), metavar="N")
-    text = "adam, or muon for the kernels with more than one input and output channel and adam for the rest"
-    option("optimizer", text, choices=["adam", "muon"])
-    option("lr", "Adam's learning rate", type=rate, metavar="RATE")
-    option("betas", "Adam's two decay rates", type=number(float, 0, 0.999999), nargs=2, metavar="BETA")
-    option("muon_lr", "Muon's learning rate", type=rate, metavar="RATE")
-    text = "multistep: the rates x 0.1 at --milestones; cosine: to zero at the last step"
-    option("schedule", text, choices=["multistep", "cosine"])
-    option("milestones", "epochs after which the rates fall to a tenth", type=whole, nargs="*", metavar="N")
-    option("warmup", "steps over which the rates rise from zero", type=number(int, 0), metavar="N")
-    text = "decay per step of the moving average of the weights, which is then validated and saved, 0: none"
-    option("ema", text, type=number(float, 0, 0.999999), metavar="DECAY")
-    option("grad_clip", "greatest norm of the gradient, 0: no clipping", type=real, metavar="NORM")
-    option("seed", "seed of initial weights, samples and noise, a whole number", type=number(int, 0, 2**63 - 1), metavar="N")
-    option("workers", "processes that read data, 0: this one does", type=number(int, 0), metavar="N")
-    text = "minutes from one save of the training state to the next, beside those at each epoch"
-    option("save_every", text, type=real, metavar="MINUTES")
-    option("device", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
-    flag = argparse.BooleanOptionalAction
-    option("amp", "automatic mixed precision: bf16 where supported, else fp16 with scaled gradients", action=flag)
-    option("tf32", "on CUDA: products with 10-bit mantissas, faster and off by about 1e-3", action=flag)
-    option("compile", "torch.compile: takes minutes at the start, faster steps on CUDA", action=flag)
-    text = "parts that a process computes its share of a batch in, one after the other, to save memory"
-    option("accumulate", text, type=whole, metavar="N")
-    option("weights_dir", "folder for weights and training state", metavar="DIR")
-    option("log_dir", "folder for the jsonl log and TensorBoard's files", metavar="DIR")
-    if unused:
-        raise TypeError(f"no such hyperparameter: {', '.join(unused)}")
-
-    text = "epoch after which to continue, 0: start afresh (default: 0)"
-    parser.add_argument("-c", "-checkpoint", "--checkpoint", type=number(int, 0), default=0, metavar="N", help=text)
-    parser.add_argument("--resume", action="store_true", help="continue from the newest training state")
-    parser.add_argument(
-        "--init", metavar="FILE", help="start from these weights, of the same width (a .pth file); not read again by --resume"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's files")
-    args = parser.parse_args(argv)
-
-    args.given = [name for name in NOT_FOR_PAIRS if getattr(args, name, None) is not None]
-    for name in NOT_FOR_PAIRS:
-        if name in defaults and name not in args.given:
-            setattr(args, name, defaults[name])
-    if args.checkpoint and (args.init or args.resume):
-        parser.error("--checkpoint continues after an epoch, --resume from the newest state, --init starts: give one of them")
-    if args.resume:
-        args.init = None  # so that the same command with --resume goes on
-    if args.width % 2:
-        parser.error(f"--width {args.width} is odd: it must be even")
-    low, high = args.noise_range = [args.noiseL] * 2 if "noiseL" in args else list(args.noiseL_range)
-    if low > high:
-        parser.error(f"--noiseL_range {low:g} {high:g} is upside down: LOW HIGH")
-    if args.val_noiseL is None:
-        args.val_noiseL = high
-    args.betas = list(args.betas)
-    return args
-
-
-def turn_to_pairs(args: argparse.Namespace, train_set: PatchDataset) -> None:
-    """Real noise has no sigma, and is validated on the pairs that were set aside where no --val_h5 is given.
-
-    Raises:
-        SMNetError: the command line gives a sigma.
-    """
-    for name in args.given:
-        if name != "val_h5":
-            raise SMNetError(f"{args.train_h5} holds pairs of real noise, to which --{name} does not apply; leave it out")
-    args.noise_range = args.val_noiseL = None
-    if "val_h5" not in args.given:
-        args.val_h5 = train_set.val_h5
-
-
-# ------------------------------------------------------------------------------------------------------------ the loop
 
 
 def fit(model: SMNet, train_set: PatchDataset, val_pictures: list[Picture], *, name: str, args: argparse.Namespace) -> int:
@@ -208,8 +96,8 @@ def train(learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictur
                     with tf32(args.tf32):
                         train_epoch(learner, files, loader, writer, stop)
                 with stop.at_once():
-                    scores = evaluate(learner.validated, distributed.share(val_pictures), sigma=args.val_noiseL)
-                    score = averages(distributed.gather_shares(scores))
+                    scores = evaluate(learner.validated, distributed.shard(val_pictures), sigma=args.val_noiseL)
+                    score = averages(distributed.gather_shards(scores))
                 if distributed.rank() == 0:
                     write_epoch(learner, files, score, val_pictures[0], writer)
                 if done.batch == learner.steps_per_epoch:
@@ -240,7 +128,7 @@ def train_epoch(learner: Learner, files: RunFiles, loader: DataLoader, writer: E
     unread = []  # losses still on the device
     started = said = saved = ready = time.monotonic()
     seconds_before, waited_before, batch_before, waited = done.seconds, done.waited, done.batch, 0.0
-    utils.peak_memory(device)
+    devices.peak_memory(device)
     learner.model.train()
     for clean, noisy, _ in loader:
         waited += time.monotonic() - ready
@@ -254,9 +142,9 @@ def train_epoch(learner: Learner, files: RunFiles, loader: DataLoader, writer: E
         # Together, or one process would wait for another that has stopped; read once, since a signal may come at any moment.
         look = last or done.step % LOG_EVERY == 0
         # On CUDA not at every step: asking would make the CPU wait for the GPU.
-        stopping = distributed.greatest(stop.signal, device) if look or not (on_cuda and distributed.LAUNCHED) else 0
+        stopping = distributed.reduce_max(stop.signal, device) if look or not (on_cuda and distributed.LAUNCHED) else 0
         if look or stopping:
-            losses = distributed.total(torch.stack(unread)).tolist()
+            losses = distributed.reduce_sum(torch.stack(unread)).tolist()
             unread.clear()
             now = time.monotonic()  # after the losses, for which a GPU is waited
             done.seconds, done.waited = seconds_before + now - started, waited_before + waited
@@ -303,7 +191,7 @@ def write_epoch(learner: Learner, files: RunFiles, score: Score, picture: Pictur
         "seconds": round(done.seconds, 1),
         "pictures_per_second": round(learner.speed, 1) if learner.speed else None,  # the steps were another process's
         "data_wait": round(done.waited / done.seconds, 4),
-        "peak_memory_gb": round(utils.peak_memory(learner.device, reset=False), 3),
+        "peak_memory_gb": round(devices.peak_memory(learner.device, reset=False), 3),
     }
     is_best = val_psnr > done.best
     noise = "of real noise" if args.val_noiseL is None else f"at sigma {args.val_noiseL:g}"

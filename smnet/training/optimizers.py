@@ -58,7 +58,7 @@ def as_matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 3, 1).flatten(1)
 
 
-def rate_factor(step: int, *, steps_per_epoch: int, total_steps: int, args: argparse.Namespace) -> float:
+def lr_factor(step: int, *, steps_per_epoch: int, total_steps: int, args: argparse.Namespace) -> float:
     """What the full learning rates are multiplied by at `step` (0 is the first): warm-up, then `--schedule`."""
     if step < args.warmup:
         return (step + 1) / args.warmup

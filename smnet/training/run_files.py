@@ -73,7 +73,7 @@ class RunFiles:
         if not torch.stack([p.isfinite().all() for p in self.learner.model.parameters()]).all():
             self.learner.raise_diverged("there are weights that are no finite numbers")
         settings = {key: self.settings[key] for key in (*FIXED, *CHANGEABLE)}
-        state = {**self.learner.state(), "launch": distributed.launch(), "settings": settings}
+        state = {**self.learner.state(), "launch": distributed.launch_id(), "settings": settings}
         keep = self.file("state_previous") if self.own_state else None  # a state of an earlier run is not one before this
         utils.save_checkpoint(self.file("state"), state, keep=keep)
         if not keep and self.file("state_previous").is_file():
@@ -128,7 +128,7 @@ class RunFiles:
         if distributed.LAUNCHED:
             buffer = io.BytesIO()
             torch.save(self.learner.state(), buffer)
-            state = torch.load(io.BytesIO(distributed.from_first(buffer.getvalue())), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(distributed.broadcast(buffer.getvalue())), map_location="cpu", weights_only=True)
             self.learner.load(state)
 
     def start_from_files(self) -> None:
@@ -184,7 +184,7 @@ class RunFiles:
             return False
         for file in (self.file("state"), self.file("state_previous")):
             with contextlib.suppress(SMNetError):
-                return utils.read_checkpoint(file).get("launch") == distributed.launch()
+                return utils.read_checkpoint(file).get("launch") == distributed.launch_id()
         return False
 
     def continue_after(self, epoch: int) -> list[Path]:
