@@ -6,8 +6,10 @@
     python denoise.py photo.jpg --real                   # the network trained on pairs of real noise
     python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
 
-Gray pictures go through the gray network and colour ones through the RGB network in weights/, or where that has none in
-pretrained/. 8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay as they are. Exit status: 0, 1 if a picture was
+Gray pictures go through the gray network and colour ones through the RGB network in weights/, or
+where that has none in
+pretrained/. 8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay as they are. Exit
+    status: 0, 1 if a picture was
 skipped, 2 for wrong arguments.
 """
 
@@ -32,7 +34,7 @@ from smnet.photos.writing import check_format, write_photo
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
 from utils import SMNetError, find_model
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Defaults; each is also an option of the command line
 DEFAULTS = dict(
     noiseL=None,  # sigma that the network was trained at, grey levels; None: the blind network
@@ -42,7 +44,7 @@ DEFAULTS = dict(
     quality=95,  # of JPEG and lossy WebP files, 1-100
     device="auto",  # auto, cpu, cuda, cuda:1 or mps
 )
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for i, job in enumerate(jobs):
             try:
-                line = denoise_file(job, denoisers, args, label=f"{i + 1}/{len(jobs)} {job.source.name}")
+                line = denoise_file(
+                    job, denoisers, args, label=f"{i + 1}/{len(jobs)} {job.source.name}"
+                )
                 print(one_line(line), flush=True)
                 done += 1
             except SMNetError as error:
@@ -71,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
         for problem in problems:
             print(f"skipped: {one_line(problem)}", file=sys.stderr)
     endings = ", ".join(sorted({path.suffix.lower() for path in others}))
-    passed = f", passed over {len(others)} of kinds that cannot be read ({endings})" if others else ""
+    passed = (
+        f", passed over {len(others)} of kinds that cannot be read ({endings})" if others else ""
+    )
     if problems or others or len(jobs) > 1:
         print(f"denoised {done} picture{'s' * (done != 1)}, skipped {len(problems)}{passed}")
     return 1 if problems else 0
@@ -86,30 +92,43 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     option = parser.add_argument
-    option("pictures", nargs="+", metavar="PICTURE|FOLDER", help="files, or folders with all below them")
+    option(
+        "pictures",
+        nargs="+",
+        metavar="PICTURE|FOLDER",
+        help="files, or folders with all below them",
+    )
     text = "a folder for the results, or a file where one picture is given (default: NAME_denoised beside each)"
     option("-o", "--output", metavar="OUT", help=text)
     text = "sigma that the network was trained at, grey levels 0-255 (default: the blind network)"
     option("--noiseL", type=number(float, 0, 255), metavar="SIGMA", help=text)
-    option("--real", action="store_true", help="the network trained on pairs of real noise, in place of the blind one")
+    option(
+        "--real",
+        action="store_true",
+        help="the network trained on pairs of real noise, in place of the blind one",
+    )
     text = "the weights to use, ours or the authors'; one file, or one for gray and one for RGB"
     option("--weights", nargs="+", metavar="FILE", help=text)
     option(
-        "--weights_dir", metavar="DIR", help="folder that train_*.py wrote weights to (default: %(default)s, else pretrained/)"
+        "--weights_dir",
+        metavar="DIR",
+        help="folder that train_*.py wrote weights to (default: %(default)s, else pretrained/)",
     )
-    text = (
-        "GB that the network may take: what fits is denoised whole (default: half of what is free, and tiles, which are faster)"
-    )
+    text = "GB that the network may take: what fits is denoised whole (default: half of what is free, and tiles, which are faster)"
     option("--memory", type=number(float, 0.01), metavar="GB", help=text)
-    text = (
-        f"side of the tiles that larger pictures are cut into, pixels, at least {SMALLEST}, or 0: never (default: {LARGEST}, "
-    )
+    text = f"side of the tiles that larger pictures are cut into, pixels, at least {SMALLEST}, or 0: never (default: {LARGEST}, "
     text += "or less as the memory allows)"
-    option("--tile", type=lambda t: 0 if t == "0" else number(int, SMALLEST)(t), metavar="N", help=text)
+    option(
+        "--tile", type=lambda t: 0 if t == "0" else number(int, SMALLEST)(t), metavar="N", help=text
+    )
     text = "of JPEG and lossy WebP files, 1-100 (default: %(default)s)"
     option("--quality", type=number(int, 1, 100), metavar="N", help=text)
     option("--overwrite", action="store_true", help="replace results that are there already")
-    option("--compare", action="store_true", help="write NAME_compare.png beside each: before, after, what was removed")
+    option(
+        "--compare",
+        action="store_true",
+        help="write NAME_compare.png beside each: before, after, what was removed",
+    )
     text = "write NAME_stages.png beside each: noise mask, residual, output and attention (see the README)"
     option("--save_stages", action="store_true", help=text)
     text = "pixel of the upright picture whose attention --save_stages shows (default: the middle)"
@@ -124,9 +143,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     ending = Path(args.output or "").suffix.lower()
     if ending and not os.path.isdir(args.output):
         if ending in FORMATS and (len(args.pictures) > 1 or os.path.isdir(args.pictures[0])):
-            parser.error(f"-o {args.output} names one file, but several pictures are given, or a folder; name a folder by -o")
+            parser.error(
+                f"-o {args.output} names one file, but several pictures are given, or a folder; name a folder by -o"
+            )
         if ending not in FORMATS and ending in (*OTHERS, *Image.registered_extensions()):
-            parser.error(f"-o {args.output}: pictures are written as {', '.join(FORMATS)}; give one, or make the folder")
+            parser.error(
+                f"-o {args.output}: pictures are written as {', '.join(FORMATS)}; give one, or make the folder"
+            )
     return args
 
 
@@ -157,7 +180,11 @@ class DenoiserCache:
         for weights in args.weights or [None]:
             try:
                 model, details = find_model(
-                    channels, args.noiseL, real=args.real, weights=weights, weights_dir=args.weights_dir
+                    channels,
+                    args.noiseL,
+                    real=args.real,
+                    weights=weights,
+                    weights_dir=args.weights_dir,
                 )
                 model.to(self.device, memory_format=torch.channels_last)
                 return Denoiser(model, memory=args.memory, tile=args.tile), details["weights"]
@@ -166,7 +193,9 @@ class DenoiserCache:
         raise SMNetError("; ".join(errors))
 
 
-def denoise_file(job: Job, denoisers: DenoiserCache, args: argparse.Namespace, *, label: str) -> str:
+def denoise_file(
+    job: Job, denoisers: DenoiserCache, args: argparse.Namespace, *, label: str
+) -> str:
     """Denoise one file; returns a line that says what was done.
 
     Raises:
@@ -180,7 +209,9 @@ def denoise_file(job: Job, denoisers: DenoiserCache, args: argparse.Namespace, *
     try:
         file_format = check_format(target, photo)
         if file_format != photo.format and target.suffix.lower() == source.suffix.lower():
-            photo.notes.append(f"it is a {photo.format} file, and becomes {file_format} as its name says")
+            photo.notes.append(
+                f"it is a {photo.format} file, and becomes {file_format} as its name says"
+            )
         utils.check_target(target)
         for path in (target, *job.sheets.values()):
             check_name(path)
@@ -192,17 +223,31 @@ def denoise_file(job: Job, denoisers: DenoiserCache, args: argparse.Namespace, *
     except SMNetError as error:
         raise SMNetError(f"{source}: {error}") from None
     shown = [as_shown(picture, photo) for picture in (noisy, output)] if job.sheets else []
-    colours = {key: value for key, value in photo.metadata.items() if key == "icc_profile" and channels == 3}
+    colours = {
+        key: value
+        for key, value in photo.metadata.items()
+        if key == "icc_profile" and channels == 3
+    }
     for what, path in job.sheets.items():
         try:
-            drawn = sheets.comparison(*shown) if what == "compare" else sheets.stages(denoiser.model, shown[0], args.point)
+            drawn = (
+                sheets.comparison(*shown)
+                if what == "compare"
+                else sheets.stages(denoiser.model, shown[0], args.point)
+            )
             write_photo(path, Photo(drawn, None, "PNG", metadata=colours), drawn)
         except SMNetError as error:
-            raise SMNetError(f"{source}: {target} is written, but this sheet is not: {error}") from None
-    size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
+            raise SMNetError(
+                f"{source}: {target} is written, but this sheet is not: {error}"
+            ) from None
+    size = (
+        f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
+    )
     cut = f"{tiles} tiles, " if tiles > 1 else ""
     notes = "".join(f"; {note}" for note in photo.notes)
-    return f"{source} -> {target}: {size}, {cut}{time.perf_counter() - start:.1f} s, {weights}{notes}"
+    return (
+        f"{source} -> {target}: {size}, {cut}{time.perf_counter() - start:.1f} s, {weights}{notes}"
+    )
 
 
 def check_name(path: Path) -> None:
@@ -211,7 +256,9 @@ def check_name(path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.lstat(utils.temporary_path(path))  # the longer one
     except OSError as error:
-        raise SMNetError(f"cannot write {path}: {error.strerror}; give the picture a shorter name") from None
+        raise SMNetError(
+            f"cannot write {path}: {error.strerror}; give the picture a shorter name"
+        ) from None
 
 
 def to_tensor(photo: Photo) -> torch.Tensor:

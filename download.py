@@ -5,8 +5,10 @@
     python download.py BSDS500                     # 400 pictures to train on: dataset.py --train_dir data/BSDS500
     python download.py all --mirror https://mirror.example.org/raw
 
-The files come from public repositories, each pinned to a commit, and every file is checked against the SHA-256 in datasets.csv.
-A second call fetches what is missing or wrong, nothing else. Please heed the licences: most sets are for research alone.
+The files come from public repositories, each pinned to a commit, and every file is checked against
+the SHA-256 in datasets.csv.
+A second call fetches what is missing or wrong, nothing else. Please heed the licences: most sets
+    are for research alone.
 """
 
 import argparse
@@ -27,14 +29,14 @@ from tqdm import tqdm
 from smnet.cli import make_parser, number, run_script
 from utils import SMNetError, replacing
 
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.
 DEFAULTS = dict(
     data_dir="data",  # folder that gets a folder a set
     mirror="https://raw.githubusercontent.com",  # files are at MIRROR/OWNER/REPOSITORY/COMMIT/PATH
     jobs=8,  # files at a time
 )
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 CATALOGUE = Path(__file__).parent / "smnet" / "datasets.csv"
 ATTEMPTS = 4  # a file, with pauses of 1, 2 and 4 times PAUSE between them
@@ -55,14 +57,19 @@ class Source:
 
 SMNET = ("Muccul/SMNet", "bf891e704cb3d10333ef0565dc365c0d83406c5f")
 BSDS = ("BIDS/BSDS500", "a04b7c6c3a9f0ace74bf205c72a43d32e1c72722")
-POLYU = ("csjunxu/PolyU-Real-World-Noisy-Images-Dataset", "3af0f2646b267a00446fe4b7113a15e67bc80b4e")
+POLYU = (
+    "csjunxu/PolyU-Real-World-Noisy-Images-Dataset",
+    "3af0f2646b267a00446fe4b7113a15e67bc80b4e",
+)
 CC = ("csjunxu/MCWNNM-ICCV2017", "e6db69b01ff21e89461cc49893c89afb1a9a941c")
 RESEARCH = "research and education"
 SETS = {
     "Set12": Source(*SMNET, "data/Set12", "test, gray", "none stated"),
     "Set68": Source(*SMNET, "data/Set68", "test and validation, gray (BSD68)", RESEARCH),
     "CBSD68": Source(*SMNET, "data/CBSD68", "test and validation, RGB", RESEARCH),
-    "Kodak24": Source(*SMNET, "data/Kodak24", "test, RGB (500x500 crops)", "unrestricted, by common report"),
+    "Kodak24": Source(
+        *SMNET, "data/Kodak24", "test, RGB (500x500 crops)", "unrestricted, by common report"
+    ),
     "McMaster": Source(*SMNET, "data/McMaster", "test, RGB", "research"),
     # Its val part holds all pictures of Set68 and CBSD68, and is left out for that.
     "BSDS500": Source(*BSDS, "BSDS500/data/images", "training: its train and test parts", RESEARCH),
@@ -84,7 +91,8 @@ class File:
         """Whether the target is the file, to the bit."""
         try:
             return (
-                self.target.stat().st_size == self.size and hashlib.sha256(self.target.read_bytes()).hexdigest() == self.sha256
+                self.target.stat().st_size == self.size
+                and hashlib.sha256(self.target.read_bytes()).hexdigest() == self.sha256
             )
         except OSError:
             return False
@@ -103,7 +111,11 @@ def main(argv: list[str] | None = None) -> int:
     by_set = {name: files_of(name, args.data_dir) for name in args.names}
     with ThreadPoolExecutor(args.jobs) as pool:
         everything = [file for files in by_set.values() for file in files]
-        missing = {file for file, there in zip(everything, pool.map(File.is_there, everything)) if not there}
+        missing = {
+            file
+            for file, there in zip(everything, pool.map(File.is_there, everything))
+            if not there
+        }
     problems = fetch_all(missing, mirror=args.mirror.rstrip("/"), jobs=args.jobs)
     failed = {file for files in problems.values() for file in files}
     for name, files in by_set.items():
@@ -115,10 +127,14 @@ def main(argv: list[str] | None = None) -> int:
         )
     for problem, files in problems.items():
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        print(f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}", file=sys.stderr)
+        print(
+            f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}",
+            file=sys.stderr,
+        )
     if problems:
         print(
-            "give the same command again to fetch what is missing; --mirror URL where GitHub is out of reach", file=sys.stderr
+            "give the same command again to fetch what is missing; --mirror URL where GitHub is out of reach",
+            file=sys.stderr,
         )
     return 1 if problems else 0
 
@@ -128,9 +144,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     option, shown = parser.add_argument, "(default: %(default)s)"
     option("names", nargs="*", metavar="NAME", help=f"data sets, or all: {' '.join(SETS)}")
-    option("--list", action="store_true", help="show names, sizes, purposes and licences, and fetch nothing")
+    option(
+        "--list",
+        action="store_true",
+        help="show names, sizes, purposes and licences, and fetch nothing",
+    )
     option("--data_dir", metavar="DIR", help=f"folder that gets a folder a set {shown}")
-    option("--mirror", metavar="URL", help=f"files are looked for at URL/OWNER/REPOSITORY/COMMIT/PATH {shown}")
+    option(
+        "--mirror",
+        metavar="URL",
+        help=f"files are looked for at URL/OWNER/REPOSITORY/COMMIT/PATH {shown}",
+    )
     option("--jobs", type=number(int, 1, 64), metavar="N", help=f"files at a time {shown}")
     parser.set_defaults(**DEFAULTS)
     args = parser.parse_args(argv)
@@ -141,8 +165,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     if not args.names and not args.list:
         parser.error(f"which data sets? {', '.join(SETS)}, or all; --list says more")
     if not re.match(r"https?://[^/]", args.mirror):
-        parser.error(f"--mirror {args.mirror} is no address: it must begin with http:// or https:// and name a host")
-    args.names = list(dict.fromkeys(name for wanted in args.names for name in known[wanted.lower()]))
+        parser.error(
+            f"--mirror {args.mirror} is no address: it must begin with http:// or https:// and name a host"
+        )
+    args.names = list(
+        dict.fromkeys(name for wanted in args.names for name in known[wanted.lower()])
+    )
     return args
 
 
@@ -164,8 +192,15 @@ def files_of(name: str, data_dir: str | Path) -> list[File]:
     source, files = SETS[name], []
     for row in read_catalogue()[name]:
         path = PurePosixPath(row["path_in_repository"])
-        if ".." in path.parts or "\\" in str(path) or ":" in str(path) or not path.is_relative_to(source.folder):
-            raise SMNetError(f"{CATALOGUE.name}: {path} is not a path below {source.folder}; nothing was fetched")
+        if (
+            ".." in path.parts
+            or "\\" in str(path)
+            or ":" in str(path)
+            or not path.is_relative_to(source.folder)
+        ):
+            raise SMNetError(
+                f"{CATALOGUE.name}: {path} is not a path below {source.folder}; nothing was fetched"
+            )
         address = quote(f"{source.repository}/{source.commit}/{path}")
         target = Path(data_dir) / name / path.relative_to(source.folder)
         files.append(File(address, target, int(row["bytes"]), row["sha256"]))
@@ -178,12 +213,16 @@ def list_sets() -> str:
     rows = [("name", "files", "MB", "purpose", "licence")]
     for name, source in SETS.items():
         size = sum(int(row["bytes"]) for row in catalogue[name]) / 1e6
-        rows.append((name, str(len(catalogue[name])), f"{size:.1f}", source.purpose, source.licence))
+        rows.append(
+            (name, str(len(catalogue[name])), f"{size:.1f}", source.purpose, source.licence)
+        )
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ fetching
+# ----------------------------------------------------------------------------------------- fetching
 
 
 def fetch_all(files: set[File], *, mirror: str, jobs: int) -> dict[str, list[File]]:
@@ -202,7 +241,10 @@ def fetch_all(files: set[File], *, mirror: str, jobs: int) -> dict[str, list[Fil
         tqdm(total=total, unit="B", unit_scale=True, disable=None if files else True) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
-        waiting = {pool.submit(fetch_one, file): file for file in sorted(files, key=lambda file: file.target)}
+        waiting = {
+            pool.submit(fetch_one, file): file
+            for file in sorted(files, key=lambda file: file.target)
+        }
         try:
             for done in as_completed(waiting):
                 try:
@@ -214,7 +256,9 @@ def fetch_all(files: set[File], *, mirror: str, jobs: int) -> dict[str, list[Fil
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return {problem: sorted(found, key=lambda file: file.target) for problem, found in problems.items()}
+    return {
+        problem: sorted(found, key=lambda file: file.target) for problem, found in problems.items()
+    }
 
 
 def fetch(file: File, session: requests.Session, *, mirror: str, stopped: threading.Event) -> None:
@@ -264,7 +308,9 @@ def receive(url: str, file: File, session: requests.Session, stopped: threading.
             if len(content) > file.size or stopped.is_set():
                 break
     if len(content) != file.size or hashlib.sha256(content).hexdigest() != file.sha256:
-        raise TryAgainError("sends something else than the file (its size or SHA-256 is not that in datasets.csv)")
+        raise TryAgainError(
+            "sends something else than the file (its size or SHA-256 is not that in datasets.csv)"
+        )
     return bytes(content)
 
 

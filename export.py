@@ -3,8 +3,10 @@
     python export.py weights/model_gray_B_100.pth                # writes weights/model_gray_B_100.onnx
     python export.py net.pth -o smnet.onnx                       # the authors' weights, too
 
-The file takes `noisy` (1, channels, H, W), float32 in [0, 1], and gives `denoised`, not clamped. H and W are free multiples of
-32: pad other pictures by mirroring, as denoise.py cuts larger ones into tiles. It holds standard operators only.
+The file takes `noisy` (1, channels, H, W), float32 in [0, 1], and gives `denoised`, not clamped. H
+and W are free multiples of
+32: pad other pictures by mirroring, as denoise.py cuts larger ones into tiles. It holds standard
+    operators only.
 """
 
 import argparse
@@ -43,16 +45,27 @@ def main(argv: list[str] | None = None) -> int:
                 f"{target}: ONNX Runtime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:.0e}; not written"
             )
     sizes = ", ".join(f"{h}x{w}" for h, w in CHECKED)
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB; differs from PyTorch by at most {worst:.1e} (tried: {sizes})")
+    print(
+        f"{target}: {target.stat().st_size / 1e6:.1f} MB; differs from PyTorch by at most {worst:.1e} (tried: {sizes})"
+    )
     return 0
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("weights", metavar="WEIGHTS", help="a .pth file of weights, ours or the authors'")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the ONNX file (default: WEIGHTS with the ending .onnx)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", help="a .pth file of weights, ours or the authors'"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="the ONNX file (default: WEIGHTS with the ending .onnx)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is there already"
+    )
     return parser.parse_args(argv)
 
 
@@ -61,18 +74,29 @@ def write_onnx(model: SMNet, path: Path) -> None:
     sides = [MULTIPLE * torch.export.Dim(name, min=1, max=2048 // MULTIPLE) for name in ("h", "w")]
     example = torch.rand(1, model.channels, 2 * MULTIPLE, 3 * MULTIPLE)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with torch.enable_grad(), warnings.catch_warnings():  # with gradients nothing is done in place, which ONNX has no word for
+    with (
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+    ):  # with gradients nothing is done in place, which ONNX has no word for
         warnings.simplefilter("ignore")
-        exported = torch.export.export(model, (example,), dynamic_shapes={"x": {2: sides[0], 3: sides[1]}})
+        exported = torch.export.export(
+            model, (example,), dynamic_shapes={"x": {2: sides[0], 3: sides[1]}}
+        )
         program = torch.onnx.export(
-            exported, input_names=["noisy"], output_names=["denoised"], dynamo=True, verbose=False, optimize=True
+            exported,
+            input_names=["noisy"],
+            output_names=["denoised"],
+            dynamo=True,
+            verbose=False,
+            optimize=True,
         )
     program.save(path)
 
 
 @torch.inference_mode()
 def greatest_difference(model: SMNet, path: Path) -> float:
-    """The greatest difference between PyTorch's and ONNX Runtime's output over the sizes in CHECKED."""
+    """The greatest difference between PyTorch's and ONNX Runtime's output over the sizes in
+    CHECKED."""
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     worst = 0.0
     for i, (height, width) in enumerate(CHECKED):

@@ -1,9 +1,10 @@
 """DenoiserCache with the weights in pretrained/, by torch.hub.
 
-    model = torch.hub.load(".", "smnet_gray_blind", source="local")        # in a clone of this repository
-    model = torch.hub.load(".", "smnet_rgb", source="local", sigma=25)
+    model = torch.hub.load(".", "smnet_gray_blind", source="local")        # in a clone of this
+    repository model = torch.hub.load(".", "smnet_rgb", source="local", sigma=25)
     with torch.inference_mode():
-        denoised = model(noisy)                                            # (N, C, H, W) in [0, 1], any size
+        denoised = model(noisy)                                            # (N, C, H, W) in [0, 1],
+        any size
 
 All are in eval mode. The cards beside the weights say how they were trained and what they reach.
 """
@@ -17,7 +18,8 @@ dependencies = ["torch"]
 if not hasattr(torch.compiler, "is_exporting"):
     raise ImportError(f"SMNet needs PyTorch 2.9 or later, this is {torch.__version__}")
 
-# Many programs have modules called models and utils. Ours are imported without taking these names from them.
+# Many programs have modules called models and utils. Ours are imported without taking these names
+# from them.
 _file = pathlib.Path(getattr(sys.modules.get("utils"), "__file__", None) or "/")
 if _file.resolve() == pathlib.Path(__file__).resolve().with_name("utils.py"):
     import models
@@ -62,5 +64,7 @@ def _shipped(channels: int, sigma: float | None, device: str | torch.device) -> 
     file = utils.shipped_file(channels, None if sigma is None else float(sigma))
     if not file.is_file():
         there = sorted(path.stem for path in utils.PRETRAINED.glob("*.pth"))
-        raise utils.SMNetError(f"{file.name} does not come with SMNet; {utils.describe(there, file.parent)}")
+        raise utils.SMNetError(
+            f"{file.name} does not come with SMNet; {utils.describe(there, file.parent)}"
+        )
     return utils.load_model(file, device)

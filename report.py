@@ -1,11 +1,14 @@
-"""Draw what was measured: PSNR against sigma beside the paper's methods, training curves, tables, crops to look at.
+"""Draw what was measured: PSNR against sigma beside the paper's methods, training curves, tables,
+crops to look at.
 
     python test_gray.py --mode B --test_data all --test_noiseL all --json results/gray.json --save_dir results/pictures
     python report.py                                    # results/*.json and logs/*.jsonl -> results/
     python report.py a.json b.json --logs logs/model_gray_B.jsonl -o figures --crops 2
 
-Writes psnr_SET.png, curves.png, table.md and table.tex (the best of a row in bold) and, of test runs with --save_dir,
-crop_SET_NOISE_PICTURE.png: noisy, ours, clean and error, with a box enlarged. The paper's figures are from paper_results.csv.
+Writes psnr_SET.png, curves.png, table.md and table.tex (the best of a row in bold) and, of test
+runs with --save_dir,
+crop_SET_NOISE_PICTURE.png: noisy, ours, clean and error, with a box enlarged. The paper's figures
+    are from paper_results.csv.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.patches import Rectangle  # noqa: E402
 
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.
 DEFAULTS = dict(
     output="results",  # folder to write to
@@ -36,7 +39,7 @@ DEFAULTS = dict(
     box=None,  # row, column and side of the enlarged square, pixels; None: where the clean picture has most detail
     error_gain=5,  # factor by which errors are brightened
 )
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 OTHER_RUN = 0.5  # dB that a saved picture may differ by from its figure, which is not rounded and may be of several draws
 
@@ -54,12 +57,17 @@ def main(argv: list[str] | None = None) -> int:
     written = []
     if runs:
         rows = table_rows(runs)
-        for path, text in ((folder / "table.md", markdown(rows)), (folder / "table.tex", latex(rows))):
+        for path, text in (
+            (folder / "table.md", markdown(rows)),
+            (folder / "table.tex", latex(rows)),
+        ):
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             written.append(path)
         print(markdown(rows))
-        for name, protocol in dict.fromkeys((row.set, row.protocol) for row in rows if row.sigma is not None):
+        for name, protocol in dict.fromkeys(
+            (row.set, row.protocol) for row in rows if row.sigma is not None
+        ):
             target = folder / f"psnr_{file_name(name, protocol)}.png"
             written.append(save(draw_psnr(name, protocol, rows), target))
     if logs:
@@ -70,7 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         for picture in spread(run["pictures"], args.crops):
             target = folder / f"crop_{file_name(folders[run['saved']], picture['name'])}.png"
             try:
-                written.append(save(draw_crop(run, picture, box=args.box, error_gain=args.error_gain), target))
+                written.append(
+                    save(draw_crop(run, picture, box=args.box, error_gain=args.error_gain), target)
+                )
             except SMNetError as error:
                 problems.append(str(error))
     print(f"wrote {', '.join(str(path) for path in written)}")
@@ -88,10 +98,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "logs of train_*.py (default, where no JSON is named: logs/*.jsonl)"
     option("--logs", nargs="*", type=Path, metavar="JSONL", help=text)
     option("-o", "--output", metavar="DIR", help=f"folder to write to {shown}")
-    option("--crops", type=number(int, 0), metavar="N", help=f"pictures of each test run to draw crops of {shown}")
+    option(
+        "--crops",
+        type=number(int, 0),
+        metavar="N",
+        help=f"pictures of each test run to draw crops of {shown}",
+    )
     text = "the enlarged square, pixels (default: where the clean picture has most detail)"
     option("--box", type=number(int, 0), nargs=3, metavar=("ROW", "COLUMN", "SIDE"), help=text)
-    option("--error_gain", type=number(float, 0.1), metavar="X", help=f"factor by which errors are brightened {shown}")
+    option(
+        "--error_gain",
+        type=number(float, 0.1),
+        metavar="X",
+        help=f"factor by which errors are brightened {shown}",
+    )
     parser.set_defaults(**DEFAULTS)
     args = parser.parse_args(argv)
     if args.box and args.box[2] < 2:
@@ -108,14 +128,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# ----------------------------------------------------------------------------------------- pictures
 
 
 def draw_psnr(name: str, protocol: str, rows: dict[Row, dict[str, float]]) -> Figure:
-    """PSNR against sigma on one set: ours in strong lines; the paper's methods, where that is the protocol, in thin ones."""
+    """PSNR against sigma on one set: ours in strong lines; the paper's methods, where that is the
+    protocol, in thin ones."""
     points: dict[str, dict[float, float]] = {}  # by method and sigma
     for (its_set, sigma), row in all_paper_results().items() if not protocol else ():
-        if its_set == name:  # the paper's have all their points, whichever sigmas were measured here
+        if (
+            its_set == name
+        ):  # the paper's have all their points, whichever sigmas were measured here
             for method, value in row.items():
                 points.setdefault(method, {})[sigma] = value
     for key, row in rows.items():
@@ -128,10 +151,21 @@ def draw_psnr(name: str, protocol: str, rows: dict[Row, dict[str, float]]) -> Fi
         x, y = zip(*sorted(values.items()))
         ours = method.startswith("ours-")
         axes.plot(
-            x, y, label=method, color=plt.get_cmap("tab20")(i % 20), marker="osD^v<>"[i % 7], markersize=7 if ours else 4,
-            linewidth=2.5 if ours else 1, linestyle="-" if ours else "--", zorder=3 if ours else 2,
-        )  # fmt: skip
-    axes.set(title=", ".join(filter(None, [name, protocol])), xlabel="sigma (grey levels)", ylabel="PSNR (dB)")
+            x,
+            y,
+            label=method,
+            color=plt.get_cmap("tab20")(i % 20),
+            marker="osD^v<>"[i % 7],
+            markersize=7 if ours else 4,
+            linewidth=2.5 if ours else 1,
+            linestyle="-" if ours else "--",
+            zorder=3 if ours else 2,
+        )
+    axes.set(
+        title=", ".join(filter(None, [name, protocol])),
+        xlabel="sigma (grey levels)",
+        ylabel="PSNR (dB)",
+    )
     axes.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside right upper")
     return figure
@@ -140,7 +174,9 @@ def draw_psnr(name: str, protocol: str, rows: dict[Row, dict[str, float]]) -> Fi
 def draw_curves(logs: dict[str, list[dict]]) -> Figure:
     """Validation and training PSNR of each run against the steps."""
     figure, both = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    for axes, key, title in zip(both, ("val_psnr", "train_psnr"), ("validation", "training, mean of the epoch")):
+    for axes, key, title in zip(
+        both, ("val_psnr", "train_psnr"), ("validation", "training, mean of the epoch")
+    ):
         for name, lines in logs.items():
             hours = lines[-1]["seconds"] / 3600
             steps, values = [line["step"] for line in lines], [line[key] for line in lines]
@@ -158,25 +194,40 @@ def draw_crop(run: dict, picture: dict, *, box: list[int] | None, error_gain: fl
         SMNetError: a picture that the test run saved is not there any more, or is another run's.
     """
     stem = Path(run["saved"]) / picture["name"]
-    files = {what: stem.with_name(f"{stem.name}_{what}.png") for what in ("noisy", "denoised", "clean")}
+    files = {
+        what: stem.with_name(f"{stem.name}_{what}.png") for what in ("noisy", "denoised", "clean")
+    }
     noisy, ours, clean = (read_picture(path, 3).transpose(1, 2, 0) for path in files.values())
     error = np.abs(ours.astype(float) - clean) * error_gain
     row, column, side = fit_box(box, clean.shape) if box else busiest_box(clean)
     psnr = picture["psnr"]
     found = to_db(np.square((ours.astype(float) - clean) / 255).mean())
-    if psnr["SMNet"] is not None and "y channel" not in run["protocol"] and abs(found - psnr["SMNet"]) > OTHER_RUN:
-        raise SMNetError(f"{files['denoised']}: is of another run, {found:.2f} dB in place of {psnr['SMNet']:.2f}")
+    if (
+        psnr["SMNet"] is not None
+        and "y channel" not in run["protocol"]
+        and abs(found - psnr["SMNet"]) > OTHER_RUN
+    ):
+        raise SMNetError(
+            f"{files['denoised']}: is of another run, {found:.2f} dB in place of {psnr['SMNet']:.2f}"
+        )
     panels = {
         f"noisy, {in_db(psnr['noisy'])}": noisy,
         f"ours-{run['mode']}, {in_db(psnr['SMNet'])}": ours,
         "clean": clean,
         f"error x {error_gain:g}": error.clip(0, 255).astype(np.uint8),
     }
-    figure, grid = plt.subplots(2, 4, figsize=(14, 3.5 + 3.5 * clean.shape[0] / clean.shape[1]), layout="constrained",
-                                height_ratios=[clean.shape[0] / clean.shape[1], 1])  # fmt: skip
+    figure, grid = plt.subplots(
+        2,
+        4,
+        figsize=(14, 3.5 + 3.5 * clean.shape[0] / clean.shape[1]),
+        layout="constrained",
+        height_ratios=[clean.shape[0] / clean.shape[1], 1],
+    )
     for (title, pixels), whole, part in zip(panels.items(), *grid):
         whole.imshow(pixels)
-        whole.add_patch(Rectangle((column, row), side, side, fill=False, edgecolor="red", linewidth=1.5))
+        whole.add_patch(
+            Rectangle((column, row), side, side, fill=False, edgecolor="red", linewidth=1.5)
+        )
         whole.set_title(title)
         part.imshow(pixels[row : row + side, column : column + side], interpolation="nearest")
         for axes in (whole, part):
@@ -186,7 +237,8 @@ def draw_crop(run: dict, picture: dict, *, box: list[int] | None, error_gain: fl
 
 
 def busiest_box(clean: np.ndarray) -> tuple[int, int, int]:
-    """(row, column, side) of the square, a fifth of the shorter side, that has most detail in (H, W, 3)."""
+    """(row, column, side) of the square, a fifth of the shorter side, that has most detail in (H,
+    W, 3)."""
     height, width = clean.shape[:2]
     side = max(2, min(height, width) // 5)
     gray = cv2.cvtColor(clean, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -216,7 +268,13 @@ def spread(items: list, count: int) -> list:
 
 def file_name(*words: str) -> str:
     """A part of a file's name from names of sets, pictures and protocols."""
-    return "_".join(filter(None, words)).strip("/.").replace("/", "_").replace(", ", "_").replace(" ", "_")
+    return (
+        "_".join(filter(None, words))
+        .strip("/.")
+        .replace("/", "_")
+        .replace(", ", "_")
+        .replace(" ", "_")
+    )
 
 
 def save(figure: Figure, path: Path) -> Path:

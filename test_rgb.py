@@ -6,14 +6,15 @@
     python test_rgb.py --weights FILE --test_data sample my_pictures --baseline --save_dir out
     python test_rgb.py --mode R --test_data val_pairs.h5 CC                     # real noise: pairs of pictures
 
-Noise: three draws a picture from a CPU generator seeded 12, PSNR averaged, not clipped, not rounded (the authors').
+Noise: three draws a picture from a CPU generator seeded 12, PSNR averaged, not clipped, not rounded
+    (the authors').
 Output clamped to [0, 1]; the loop is in smnet/evaluation.py, the command in smnet/testing.py.
 """
 
 from smnet import testing
 from smnet.cli import run_script
 
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.
 DEFAULTS = dict(
     test_data=["CBSD68"],  # names of folders in data_dir, any folders of pictures, or "sample"
@@ -22,12 +23,15 @@ DEFAULTS = dict(
     test_noiseL=[25],  # grey levels 0-255
     all_noiseL=[15, 25, 35, 50, 75],  # what --test_noiseL all stands for: the paper's
     mode="S",  # S: the network trained at the sigma of the test; B: the blind one; R: that of real noise, tested on pairs
-    pairs=("*_real*", "*_mean*"),  # mode R: names of the noisy and the clean pictures, as in PolyU and CC
+    pairs=(
+        "*_real*",
+        "*_mean*",
+    ),  # mode R: names of the noisy and the clean pictures, as in PolyU and CC
     data_dir="data",
     weights_dir="weights",
     device="auto",  # CUDA, else MPS, else CPU
 )
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,8 +5,9 @@
     python train_rgb.py --noiseL 25 --resume           # go on after an interruption
     python train_rgb.py --batchsize 8 -checkpoint 0 --noiseL 25
 
-The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of
-256x256. `python train_rgb.py --help` explains every option; the loop is in smnet/training/loop.py.
+The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after epochs 10 and 40,
+batches of 8 pictures of 256x256. `python train_rgb.py --help` explains every option; the loop is in
+smnet/training/loop.py.
 """
 
 import torch
@@ -18,7 +19,7 @@ from smnet.training import loop, options
 from smnet.training.samples import PatchDataset
 from utils import run_name
 
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Hyperparameters. Edit here, or give the option of the same name.
 DEFAULTS = dict(
     train_h5="train_data.h5",  # training patches, from dataset.py
@@ -53,7 +54,7 @@ DEFAULTS = dict(
     weights_dir="weights",
     log_dir="logs",  # jsonl, and TensorBoard's (pip install tensorboard; tensorboard --logdir logs)
 )
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,5 @@
-"""Train the blind SMNet on RGB pictures: one network for every noise level from 0 to 55 (SMNet-B in the paper).
+"""Train the blind SMNet on RGB pictures: one network for every noise level from 0 to 55 (SMNet-B in
+the paper).
 
     python dataset.py                                  # pictures -> train_data.h5, val_data.h5
     python train_rgb_blind.py                          # the paper's protocol; weights/model_rgb_B_1.pth, ..._2.pth, ...
@@ -6,8 +7,9 @@
     python train_rgb_blind.py --batchsize 8 -checkpoint 0
     python train_rgb_blind.py --train_h5 train_pairs.h5    # real noise, from dataset.py --pairs: model_rgb_R_1.pth, ...
 
-The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after epochs 10 and 40, batches of 8 pictures of
-256x256. `python train_rgb_blind.py --help` explains every option; the loop is in smnet/training/loop.py.
+The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after epochs 10 and 40,
+batches of 8 pictures of 256x256. `python train_rgb_blind.py --help` explains every option; the loop
+is in smnet/training/loop.py.
 """
 
 import torch
@@ -19,12 +21,15 @@ from smnet.training import loop, options
 from smnet.training.samples import PatchDataset
 from utils import run_name
 
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Hyperparameters. Edit here, or give the option of the same name.
 DEFAULTS = dict(
     train_h5="train_data.h5",  # training patches, from dataset.py
     val_h5="val_data.h5",  # validation pictures, from dataset.py
-    noiseL_range=(0, 55),  # grey levels 0-255, sigma of the training noise is drawn from this range for every picture
+    noiseL_range=(
+        0,
+        55,
+    ),  # grey levels 0-255, sigma of the training noise is drawn from this range for every picture
     val_noiseL=25,  # grey levels, sigma of the validation noise
     width=64,  # base channels of the network; 16 is the compact one, with 1/16 of the arithmetic
     shuffle=1,  # 2: 2x2 pixels are folded into four times the channels, faster on CPUs; 1: the authors' network
@@ -54,7 +59,7 @@ DEFAULTS = dict(
     weights_dir="weights",
     log_dir="logs",  # jsonl, and TensorBoard's (pip install tensorboard; tensorboard --logdir logs)
 )
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,9 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)  # the initial weights; the samples have generators of their own
     model = SMNet(channels=3, width=args.width, shuffle=args.shuffle)
     train_set = PatchDataset(
-        args.train_h5, channels=3, patch_size=args.patch_size, noise_range=args.noise_range, draws=args.draws, seed=args.seed,
-        allow_pairs=True, color_jitter=args.color_jitter,
-    )  # fmt: skip
+        args.train_h5,
+        channels=3,
+        patch_size=args.patch_size,
+        noise_range=args.noise_range,
+        draws=args.draws,
+        seed=args.seed,
+        allow_pairs=True,
+        color_jitter=args.color_jitter,
+    )
     if train_set.pairs:
         options.turn_to_pairs(args, train_set)
     val_pictures = read_pictures(args.val_h5, channels=3, pairs=train_set.pairs)

@@ -21,22 +21,24 @@ from models import SMNet
 
 
 class SMNetError(Exception):
-    """A user's mistake or a missing or damaged file, in a line or two: what, where, what is there instead, what to type."""
+    """A user's mistake or a missing or damaged file, in a line or two: what, where, what is there
+    instead, what to type."""
 
 
 class DamagedFile(SMNetError):
     """A file that is there and can be read, but does not hold what it should."""
 
 
-# ---------------------------------------------------------------------------------------------- writing files
+# ------------------------------------------------------------------------------------ writing files
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Give a temporary path beside `path`, to be written; it takes the place of `path` when the block ends without error.
+    """Give a temporary path beside `path`, to be written; it takes the place of `path` when the
+    block ends without error.
 
-    So `path` is the old file or the whole new one at any moment, even if the machine is switched off. Makes the folder. With
-    `keep`, the old file stays under that name.
+    So `path` is the old file or the whole new one at any moment, even if the machine is switched
+    off. Makes the folder. With `keep`, the old file stays under that name.
 
     Raises:
         SMNetError: the folder cannot be made or written, or the disk is full.
@@ -108,31 +110,39 @@ def remove(path: Path) -> None:
         raise SMNetError(f"cannot remove {path}: {error.strerror}") from error
 
 
-# ---------------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 
 
-PRETRAINED = Path(__file__).parent / "pretrained"  # weights that come with the project: gray_B.pth, rgb_L25.pth, ...
+PRETRAINED = (
+    Path(__file__).parent / "pretrained"
+)  # weights that come with the project: gray_B.pth, rgb_L25.pth, ...
 
 
 def run_name(channels: int, noiseL: float | None, *, real: bool = False) -> str:
-    """The name that a run's files begin with: model_gray_L25, `noiseL` None: model_rgb_B (blind), real noise: model_rgb_R."""
+    """The name that a run's files begin with: model_gray_L25, `noiseL` None: model_rgb_B (blind),
+    real noise: model_rgb_R."""
     level = "R" if real else "B" if noiseL is None else f"L{noiseL:g}"
     return f"model_{'gray' if channels == 1 else 'rgb'}_{level}"
 
 
 def shipped_file(channels: int, noiseL: float | None, *, real: bool = False) -> Path:
-    """Where the weights for this noise that come with the project would be (`run_name`); not all are there."""
+    """Where the weights for this noise that come with the project would be (`run_name`); not all
+    are there."""
     return PRETRAINED / f"{run_name(channels, noiseL, real=real).removeprefix('model_')}.pth"
 
 
 def epochs_on_disk(weights_dir: str | Path, run: str) -> list[int]:
     """The epochs N of a run for which weights_dir/RUN_N.pth is there, rising."""
-    matches = (re.fullmatch(rf"{re.escape(run)}_(\d+)\.pth", path.name) for path in Path(weights_dir).glob("*.pth"))
+    matches = (
+        re.fullmatch(rf"{re.escape(run)}_(\d+)\.pth", path.name)
+        for path in Path(weights_dir).glob("*.pth")
+    )
     return sorted(int(match[1]) for match in matches if match)
 
 
-# The authors' parameter names -> ours, tried in order, each replacement on what the one before left. Their names mislead:
-# `derain` is the noise stage, `sr` the image stage, `up_1..3` the encoder, `down_3, down_2, down_1` the decoder.
+# The authors' parameter names -> ours, tried in order, each replacement on what the one before
+# left. Their names mislead: `derain` is the noise stage, `sr` the image stage, `up_1..3` the
+# encoder, `down_3, down_2, down_1` the decoder.
 AUTHORS_NAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
     (r"^module\.", ""),
     (r"^derain\.down_([21])_fusion\.", lambda m: f"noise_memory.merges.{2 - int(m[1])}."),
@@ -143,7 +153,10 @@ AUTHORS_NAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
     (r"^derain\.down_([123])\.", lambda m: f"noise_memory.decoder.{3 - int(m[1])}."),
     (r"^derain\.conv([12])\.", lambda m: f"noise_memory.stem.{int(m[1]) - 1}."),
     (r"^sr\.conv([12])\.", lambda m: f"image_memory.stem.{int(m[1]) - 1}."),
-    (r"^sr\.dense_([1-9])\.", lambda m: "image_memory.contextual.{}.dense.{}.".format(*divmod(int(m[1]) - 1, 3))),
+    (
+        r"^sr\.dense_([1-9])\.",
+        lambda m: "image_memory.contextual.{}.dense.{}.".format(*divmod(int(m[1]) - 1, 3)),
+    ),
     (r"^sr\.dilate_([123])\.0\.", lambda m: f"image_memory.contextual.{int(m[1]) - 1}.dilated."),
     (r"^sr\.fusion\.0\.", "image_memory.fusion.pointwise."),
     (r"^sr\.fusion\.1\.", "image_memory.fusion.conv."),
@@ -158,14 +171,16 @@ AUTHORS_NAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
 
 
 def translate_name(name: str) -> str:
-    """A parameter's name in the authors' checkpoints (with or without `module.`) -> its name here; ours stay as they are."""
+    """A parameter's name in the authors' checkpoints (with or without `module.`) -> its name here;
+    ours stay as they are."""
     for pattern, replacement in AUTHORS_NAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def save_checkpoint(path: str | Path, content: dict, *, keep: Path | None = None) -> None:
-    """Write `content` (tensors, numbers, strings, lists and dicts of them) as `replacing` does: never half-written.
+    """Write `content` (tensors, numbers, strings, lists and dicts of them) as `replacing` does:
+    never half-written.
 
     Raises:
         SMNetError: `path` cannot be written.
@@ -177,15 +192,19 @@ def save_checkpoint(path: str | Path, content: dict, *, keep: Path | None = None
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The dict in a checkpoint file, on the CPU. Code in it is never run: only tensors and plain values are read.
+    """The dict in a checkpoint file, on the CPU. Code in it is never run: only tensors and plain
+    values are read.
 
     Raises:
-        SMNetError: the file is missing, unreadable, truncated, no checkpoint, or would run code when read.
+        SMNetError: the file is missing, unreadable, truncated, no checkpoint, or would run code
+            when read.
     """
     path = Path(path)
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
-        raise SMNetError(f"no checkpoint {path}; {describe(there, path.parent)}; train_*.py writes them")
+        raise SMNetError(
+            f"no checkpoint {path}; {describe(there, path.parent)}; train_*.py writes them"
+        )
     damaged = DamagedFile(f"{path} is no PyTorch checkpoint or is damaged; copy or make it again")
     try:
         file = io.BytesIO(path.read_bytes())
@@ -197,7 +216,9 @@ def read_checkpoint(path: str | Path) -> dict:
                 if archive.testzip():  # torch.load does not look at the checksums
                     raise damaged
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses them
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns of pickle protocols before it refuses them
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -207,7 +228,17 @@ def read_checkpoint(path: str | Path) -> dict:
                 "Give a file with a state dict alone"
             ) from None
         raise damaged from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError, zipfile.BadZipFile):
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        zipfile.BadZipFile,
+    ):
         raise damaged from None
     if not isinstance(content, dict):
         raise SMNetError(f"{path} holds a {type(content).__name__}, not an SMNet checkpoint")
@@ -215,7 +246,8 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
-    """The network that a checkpoint's dict holds, on the CPU: our `{"model": state dict, ...}` or the authors' bare state dict.
+    """The network that a checkpoint's dict holds, on the CPU: our `{"model": state dict, ...}` or
+    the authors' bare state dict.
 
     Width and channels are read from the weights. `path` is for the messages.
 
@@ -227,7 +259,9 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
         weights = {translate_name(str(name)): value for name, value in weights.items()}
     stem = weights.get("noise_memory.stem.0.weight") if isinstance(weights, dict) else None
     if not isinstance(stem, Tensor) or stem.ndim != 4:
-        raise SMNetError(f"{path} holds no SMNet weights (no first convolution 'derain.conv1' or 'noise_memory.stem.0')")
+        raise SMNetError(
+            f"{path} holds no SMNet weights (no first convolution 'derain.conv1' or 'noise_memory.stem.0')"
+        )
     width, channels = stem.shape[:2]
     shuffle = content.get("shuffle", 1)
     try:
@@ -236,13 +270,20 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
     except ValueError as error:
         raise SMNetError(f"{path} holds no SMNet weights ({error})") from None
     expected = model.state_dict()
-    for what, names in (("lacks", expected.keys() - weights.keys()), ("has a foreign", weights.keys() - expected.keys())):
+    for what, names in (
+        ("lacks", expected.keys() - weights.keys()),
+        ("has a foreign", weights.keys() - expected.keys()),
+    ):
         if names:
-            raise SMNetError(f"{path} is no SMNet: it {what} {sorted(names)[0]!r} ({len(names)} such)")
+            raise SMNetError(
+                f"{path} is no SMNet: it {what} {sorted(names)[0]!r} ({len(names)} such)"
+            )
     for name, value in expected.items():
         shape = getattr(weights[name], "shape", None)
         if shape != value.shape:
-            raise SMNetError(f"{path} is no SMNet: {name!r} has shape {shape and tuple(shape)}, not {tuple(value.shape)}")
+            raise SMNetError(
+                f"{path} is no SMNet: {name!r} has shape {shape and tuple(shape)}, not {tuple(value.shape)}"
+            )
     model.to_empty(device="cpu").load_state_dict(weights)
     return model
 
@@ -257,25 +298,36 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SMNet:
     Raises:
         SMNetError: the file is missing, damaged, no SMNet, or would run code when read.
     """
-    return model_from_checkpoint(read_checkpoint(path), path).to(device, memory_format=torch.channels_last).eval()
+    return (
+        model_from_checkpoint(read_checkpoint(path), path)
+        .to(device, memory_format=torch.channels_last)
+        .eval()
+    )
 
 
 def find_model(
-    channels: int, noiseL: float | None, *, weights: str | None, weights_dir: str, checkpoint: int | None = None,
+    channels: int,
+    noiseL: float | None,
+    *,
+    weights: str | None,
+    weights_dir: str,
+    checkpoint: int | None = None,
     real: bool = False,
-) -> tuple[SMNet, dict]:  # fmt: skip
+) -> tuple[SMNet, dict]:
     """The network for a sigma (None: the blind one) and what to report of it.
 
     Args:
         channels: of the pictures, 1 or 3.
         noiseL: sigma that it was trained at, grey levels.
         weights: a .pth file that is taken instead.
-        weights_dir: folder that train_*.py wrote to; where that is `weights` and has none, those in pretrained/ are taken.
+        weights_dir: folder that train_*.py wrote to; where that is `weights` and has none, those in
+            pretrained/ are taken.
         checkpoint: epoch; None: the highest there.
         real: the network that was trained on pairs of real noise.
 
     Raises:
-        SMNetError: no such weights, or they are for other pictures; the message names the command that makes them.
+        SMNetError: no such weights, or they are for other pictures; the message names the command
+            that makes them.
     """
     color = "gray" if channels == 1 else "rgb"
     if weights:
@@ -285,14 +337,33 @@ def find_model(
         epochs = epochs_on_disk(weights_dir, run)
         path = Path(weights_dir) / f"{run}_{checkpoint or (epochs[-1] if epochs else 'N')}.pth"
         shipped = shipped_file(channels, noiseL, real=real)
-        if not epochs and not checkpoint and Path(weights_dir) == Path("weights") and shipped.is_file():
-            path = shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
+        if (
+            not epochs
+            and not checkpoint
+            and Path(weights_dir) == Path("weights")
+            and shipped.is_file()
+        ):
+            path = (
+                shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
+            )
             print(f"using {path}, which comes with the project ({weights_dir} has no {run}_*.pth)")
         elif not path.is_file():
-            there = sorted(p.name for p in Path(weights_dir).glob(f"model_{color}_*.pth") if "_state" not in p.stem)
-            command = f"train_{color}_blind.py" if noiseL is None else f"train_{color}.py --noiseL {noiseL:g}"
+            there = sorted(
+                p.name
+                for p in Path(weights_dir).glob(f"model_{color}_*.pth")
+                if "_state" not in p.stem
+            )
+            command = (
+                f"train_{color}_blind.py"
+                if noiseL is None
+                else f"train_{color}.py --noiseL {noiseL:g}"
+            )
             command += f" --train_h5 train_{'gray_' * (channels == 1)}pairs.h5" * real
-            blind = "" if noiseL is None else "; the blind network serves as well: no --noiseL, or --mode B in test_*.py"
+            blind = (
+                ""
+                if noiseL is None
+                else "; the blind network serves as well: no --noiseL, or --mode B in test_*.py"
+            )
             others = [file.stem for file in sorted(PRETRAINED.glob(f"{color}_*.pth"))]
             also = (f" ({PRETRAINED} has {', '.join(others)})" if others else "") + blind
             raise SMNetError(
@@ -302,7 +373,9 @@ def find_model(
     model = model_from_checkpoint(content, path).eval()
     if model.channels != channels:
         theirs = "RGB" if model.channels == 3 else "gray"
-        raise SMNetError(f"{path} is for {theirs} pictures, not {'gray' if channels == 1 else 'RGB'} ones")
+        raise SMNetError(
+            f"{path} is for {theirs} pictures, not {'gray' if channels == 1 else 'RGB'} ones"
+        )
     details = {"weights": str(path), "epoch": content.get("epoch"), "width": model.width}
     if "noise_range" in content:  # it says itself what it was trained for
         levels = content["noise_range"]
@@ -311,7 +384,7 @@ def find_model(
     return model, details
 
 
-# ---------------------------------------------------------------------------------------------- messages
+# ----------------------------------------------------------------------------------------- messages
 
 
 def describe(names: list[str], folder: str | Path) -> str:

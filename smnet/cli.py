@@ -1,4 +1,5 @@
-"""What every command line shares: the parser, number types, and `run_script`, which turns errors into exit statuses."""
+"""What every command line shares: the parser, number types, and `run_script`, which turns errors
+into exit statuses."""
 
 import argparse
 import math
@@ -11,17 +12,22 @@ from utils import SMNetError
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong arguments, 130 on Ctrl-C."""
+    """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong
+    arguments, 130 on Ctrl-C."""
     reuse_memory()
     sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal has no letters for
     try:
         status = main()
     except SMNetError as error:
-        sys.exit(f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}")  # a data worker's comes with its traceback
+        sys.exit(
+            f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}"
+        )  # a data worker's comes with its traceback
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        sys.exit("error: out of memory; give smaller pictures, in training a smaller --batchsize or --patch_size")
+        sys.exit(
+            "error: out of memory; give smaller pictures, in training a smaller --batchsize or --patch_size"
+        )
     except BrokenPipeError:  # who reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -34,19 +40,25 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser that shows a script's docstring as it stands, and takes no shortened options: misspelt ones are errors."""
+    """A parser that shows a script's docstring as it stands, and takes no shortened options:
+    misspelt ones are errors."""
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=formatter)
+    return argparse.ArgumentParser(
+        description=description, allow_abbrev=False, formatter_class=formatter
+    )
 
 
 def number(number_type: type, low: float, high: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: an `int` or `float` from `low` to `high`, both included; anything else is exit status 2."""
+    """An argparse type: an `int` or `float` from `low` to `high`, both included; anything else is
+    exit status 2."""
 
     def parse(text: str) -> float:
         try:
             value = number_type(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if number_type is int else 'a'} number") from None
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not {'a whole' if number_type is int else 'a'} number"
+            ) from None
         if not (low <= value <= high and math.isfinite(value)):
             bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {bounds}")

@@ -14,11 +14,15 @@ from utils import SMNetError
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that this process or its GPU has no memory left."""
     words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED"  # CUDA, MPS; Windows; Linux; cuBLAS
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search(words, str(error)) is not None
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or re.search(words, str(error)) is not None
+    )
 
 
 def reuse_memory() -> None:
-    """Have freed memory kept for the next tensor: fresh pages cost the system more time than many a layer its arithmetic.
+    """Have freed memory kept for the next tensor: fresh pages cost the system more time than many a
+    layer its arithmetic.
 
     By glibc's malloc, which otherwise gives large pieces back at once; elsewhere nothing is done.
     """
@@ -26,19 +30,28 @@ def reuse_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
         mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # the most that older versions take
+        mallopt(mmap_threshold, 2**30) or mallopt(
+            mmap_threshold, 2**25
+        )  # the most that older versions take
 
 
 def pick_device(name: str) -> torch.device:
     """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps` -> the device.
 
-    Convolutions on CUDA are then computed in float32: cuDNN's TF32, PyTorch's default, is off by 1e-3.
+    Convolutions on CUDA are then computed in float32: cuDNN's TF32, PyTorch's default, is off by
+        1e-3.
 
     Raises:
         SMNetError: no such device on this machine.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
@@ -49,15 +62,21 @@ def pick_device(name: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         if is_out_of_memory(error):
-            raise SMNetError(f"device {name!r} has no memory left: others use it; wait, or use --device cpu") from None
-        raise SMNetError(f"device {name!r} is not to be had on this machine; use --device auto or cpu") from None
+            raise SMNetError(
+                f"device {name!r} has no memory left: others use it; wait, or use --device cpu"
+            ) from None
+        raise SMNetError(
+            f"device {name!r} is not to be had on this machine; use --device auto or cpu"
+        ) from None
     return device
 
 
 def peak_memory(device: torch.device, *, reset: bool = True) -> float:
-    """Peak memory in GB: of PyTorch's tensors on CUDA, else of this process; 0 where the system does not tell.
+    """Peak memory in GB: of PyTorch's tensors on CUDA, else of this process; 0 where the system
+    does not tell.
 
-    With `reset` the peak starts anew from what is in use now (on CUDA and Linux), and that is returned.
+    With `reset` the peak starts anew from what is in use now (on CUDA and Linux), and that is
+    returned.
     """
     if device.type == "cuda":
         if reset:
@@ -74,6 +93,8 @@ def peak_memory(device: torch.device, *, reset: bool = True) -> float:
 def free_memory(device: torch.device) -> float:
     """GB free for this process."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for its next tensors
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # by PyTorch, for its next tensors
         return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
     return psutil.virtual_memory().available / 1e9

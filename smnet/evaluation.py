@@ -1,8 +1,8 @@
 """Measuring a denoiser: the loop that validation and both test scripts share.
 
-The authors' protocol: noise from a generator that is reseeded for every picture (gray: seed 0, one draw; RGB: seed 12,
-three draws, PSNR averaged over them), not clipped; output clamped to [0, 1]; mean over the pictures. `Protocol` has what
-other papers do.
+The authors' protocol: noise from a generator that is reseeded for every picture (gray: seed 0, one
+draw; RGB: seed 12, three draws, PSNR averaged over them), not clipped; output clamped to [0, 1];
+mean over the pictures. `Protocol` has what other papers do.
 """
 
 import dataclasses
@@ -28,18 +28,23 @@ class Protocol:
 
     repeats: int = 0  # draws of noise a picture, 0: the authors', 1 for gray and 3 for RGB
     clip: bool = False  # the noisy picture is clipped to [0, 1]
-    quantize: bool = False  # the result is rounded to 8 bits before it is measured (KAIR, SwinIR, Restormer)
+    quantize: bool = (
+        False  # the result is rounded to 8 bits before it is measured (KAIR, SwinIR, Restormer)
+    )
     y_channel: bool = False  # measured on the luma of BT.601 (BasicSR's test_y_channel); RGB only
     self_ensemble: bool = False  # the mean of the results for all eight orientations of the picture
 
     def noisy_draws(self, clean: Tensor, sigma: float) -> Tensor:
         """Clean (C, H, W) -> (repeats, C, H, W) with the authors' noise of `sigma`, grey levels."""
         noise = TEST_NOISE[len(clean)]
-        noisy = add_test_noise(clean, sigma=sigma, **{**noise, "draws": self.repeats or noise["draws"]})
+        noisy = add_test_noise(
+            clean, sigma=sigma, **{**noise, "draws": self.repeats or noise["draws"]}
+        )
         return noisy.clamp(0, 1) if self.clip else noisy
 
     def denoise(self, model: SMNet, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy (C, H, W) -> (noise mask, output), each (C, H, W) on the CPU; the mask is of the picture as it stands."""
+        """Noisy (C, H, W) -> (noise mask, output), each (C, H, W) on the CPU; the mask is of the
+        picture as it stands."""
         x = noisy[None].to(next(model.parameters()).device)
         noise_mask, _, output = model.stages(x)
         if self.self_ensemble:
@@ -50,8 +55,11 @@ class Protocol:
             output = output / 8
         return noise_mask[0].cpu(), output[0].cpu()
 
-    def measure(self, clean: Tensor, restored: Tensor, *, rounded: bool = True) -> tuple[float, float]:
-        """(PSNR in dB, SSIM) of a (C, H, W) in [0, 1]; `rounded` False leaves out the rounding to 8 bits."""
+    def measure(
+        self, clean: Tensor, restored: Tensor, *, rounded: bool = True
+    ) -> tuple[float, float]:
+        """(PSNR in dB, SSIM) of a (C, H, W) in [0, 1]; `rounded` False leaves out the rounding to 8
+        bits."""
         if self.quantize and rounded:
             restored = to_float(to_uint8(restored))
         if self.y_channel:
@@ -59,7 +67,11 @@ class Protocol:
         return psnr(clean, restored), ssim(clean, restored)
 
     def __str__(self) -> str:
-        words = [field.name.replace("_", " ") for field in dataclasses.fields(self)[1:] if getattr(self, field.name)]
+        words = [
+            field.name.replace("_", " ")
+            for field in dataclasses.fields(self)[1:]
+            if getattr(self, field.name)
+        ]
         return ", ".join(([f"{self.repeats} draws"] if self.repeats else []) + words)
 
 
@@ -73,7 +85,8 @@ def noise_name(sigma: float | None) -> str:
 
 @dataclasses.dataclass
 class Score:
-    """One picture's figures: PSNR in dB and SSIM, mean over the draws of noise, of what each method makes of it."""
+    """One picture's figures: PSNR in dB and SSIM, mean over the draws of noise, of what each method
+    makes of it."""
 
     name: str
     psnr: dict[str, float]  # by method: "noisy", "SMNet" and, with baselines, "blur" and "NL-means"
@@ -83,10 +96,16 @@ class Score:
 
 @torch.inference_mode()
 def evaluate(
-    model: SMNet, pictures: list[Picture], *, sigma: float | None, protocol: Protocol = AUTHORS, baseline: bool = False,
+    model: SMNet,
+    pictures: list[Picture],
+    *,
+    sigma: float | None,
+    protocol: Protocol = AUTHORS,
+    baseline: bool = False,
     on_stages: Callable[[str, Tensor, Tensor, Tensor, Tensor], None] | None = None,
-) -> list[Score]:  # fmt: skip
-    """Denoise each picture under the authors' test noise, or its real noisy partner where it has one, and measure the result.
+) -> list[Score]:
+    """Denoise each picture under the authors' test noise, or its real noisy partner where it has
+    one, and measure the result.
 
     The noisy picture is measured as the network gets it; every result is clamped to [0, 1].
 
@@ -96,21 +115,32 @@ def evaluate(
         sigma: of the noise, grey levels 0-255; None where all pictures have noisy partners.
         protocol: what is done otherwise than by the authors.
         baseline: measure a Gaussian blur of the best width and NL-means, too.
-        on_stages: called for each picture's first draw as on_stages(name, clean, noisy, noise_mask, output), each (C, H, W).
+        on_stages: called for each picture's first draw as on_stages(name, clean, noisy, noise_mask,
+            output), each (C, H, W).
     """
     was_training = model.training
     model.eval()
     scores = []
-    for name, picture, partner in tqdm(pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None):
+    for name, picture, partner in tqdm(
+        pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None
+    ):
         clean = to_float(picture)
         draws, seconds = [], 0.0
-        for i, noisy in enumerate(protocol.noisy_draws(clean, sigma) if partner is None else to_float(partner)[None]):
+        for i, noisy in enumerate(
+            protocol.noisy_draws(clean, sigma) if partner is None else to_float(partner)[None]
+        ):
             start = time.perf_counter()
             noise_mask, output = protocol.denoise(model, noisy)
             seconds += time.perf_counter() - start
-            results = {"SMNet": output.clamp(0, 1), **(baselines(clean, noisy, sigma) if baseline else {})}
+            results = {
+                "SMNet": output.clamp(0, 1),
+                **(baselines(clean, noisy, sigma) if baseline else {}),
+            }
             figures = {"noisy": protocol.measure(clean, noisy, rounded=False)}
-            draws.append(figures | {method: protocol.measure(clean, result) for method, result in results.items()})
+            draws.append(
+                figures
+                | {method: protocol.measure(clean, result) for method, result in results.items()}
+            )
             if on_stages and i == 0:
                 on_stages(name, clean, noisy, noise_mask, output)
         by_method = {method: [draw[method] for draw in draws] for method in draws[0]}
@@ -127,11 +157,15 @@ def evaluate(
 
 
 def averages(scores: list[Score]) -> Score:
-    """The mean over the pictures, as a score named "mean"; the mean SSIM leaves out pictures too small for one."""
+    """The mean over the pictures, as a score named "mean"; the mean SSIM leaves out pictures too
+    small for one."""
     with_ssim = [score for score in scores if not math.isnan(score.ssim["SMNet"])]
     return Score(
         "mean",
         psnr={method: fmean(score.psnr[method] for score in scores) for method in scores[0].psnr},
-        ssim={method: fmean(s.ssim[method] for s in with_ssim) if with_ssim else math.nan for method in scores[0].ssim},
+        ssim={
+            method: fmean(s.ssim[method] for s in with_ssim) if with_ssim else math.nan
+            for method in scores[0].ssim
+        },
         seconds=fmean(score.seconds for score in scores),
     )

@@ -22,18 +22,31 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # What download.py fetches, by name.
 DOWNLOADABLE = ("Set12", "Set68", "CBSD68", "Kodak24", "McMaster", "BSDS500", "PolyU", "CC")
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a broken file gets our line, not OpenCV's dozen
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # a broken file gets our line, not OpenCV's dozen
 
-# Photographs in scikit-image's wheel (function names in skimage.data), disjoint for training and testing.
+# Photographs in scikit-image's wheel (function names in skimage.data), disjoint for training and
+# testing.
 SAMPLE_TEST = ("astronaut", "camera", "chelsea", "coffee")
 SAMPLE_TRAIN = (
-    "brick", "clock", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina", "rocket",
+    "brick",
+    "clock",
+    "coins",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "retina",
+    "rocket",
     "stereo_motorcycle",
-)  # fmt: skip
+)
 
 
 class Picture(NamedTuple):
-    """A picture to train on or to test with; `noisy` is its real noisy partner, where it has one."""
+    """A picture to train on or to test with; `noisy` is its real noisy partner, where it has
+    one."""
 
     name: str
     clean: np.ndarray  # uint8 (C, H, W)
@@ -41,7 +54,8 @@ class Picture(NamedTuple):
 
 
 class PictureFiles(NamedTuple):
-    """A picture that is still to be read: its file, and that of its real noisy partner, where it has one."""
+    """A picture that is still to be read: its file, and that of its real noisy partner, where it
+    has one."""
 
     name: str
     clean: Path
@@ -59,14 +73,17 @@ class PictureFiles(NamedTuple):
         noisy = read_picture(self.noisy, channels)
         if clean.shape != noisy.shape:
             sizes = [f"{side.shape[2]}x{side.shape[1]}" for side in (noisy, clean)]
-            raise SMNetError(f"{self.noisy}: is {sizes[0]}, its clean partner {self.clean.name} is {sizes[1]}")
+            raise SMNetError(
+                f"{self.noisy}: is {sizes[0]}, its clean partner {self.clean.name} is {sizes[1]}"
+            )
         return Picture(self.name, clean, noisy)
 
 
 def find_pictures(
     folder: str | Path, suffixes: Collection[str] = SUFFIXES, problems: list[str] | None = None
 ) -> list[Path]:  # fmt: skip
-    """All picture files below `folder`, by their endings, sorted by path; links are followed, hidden ones passed over.
+    """All picture files below `folder`, by their endings, sorted by path; links are followed,
+    hidden ones passed over.
 
     Folders in it that cannot be read are an error, or go to `problems`.
 
@@ -82,16 +99,26 @@ def find_pictures(
 
     folder = Path(folder)
     if not folder.is_dir():
-        raise SMNetError(f"no folder {folder}{download_advice(folder) or '; give a folder that holds pictures'}")
+        raise SMNetError(
+            f"no folder {folder}{download_advice(folder) or '; give a folder that holds pictures'}"
+        )
     found, seen = [], set()
     for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         seen.add(os.path.realpath(parent))
-        hidden_or_seen = {f for f in folders if f[0] == "." or os.path.realpath(Path(parent, f)) in seen}  # links can go round
+        hidden_or_seen = {
+            f for f in folders if f[0] == "." or os.path.realpath(Path(parent, f)) in seen
+        }  # links can go round
         folders[:] = sorted(set(folders) - hidden_or_seen)
-        found += [Path(parent, name) for name in files if name[0] != "." and Path(name).suffix.lower() in suffixes]
+        found += [
+            Path(parent, name)
+            for name in files
+            if name[0] != "." and Path(name).suffix.lower() in suffixes
+        ]
     found.sort()
     if not found:
-        raise SMNetError(f"no picture in {folder} ({', '.join(s[1:] for s in suffixes)} files are looked for)")
+        raise SMNetError(
+            f"no picture in {folder} ({', '.join(s[1:] for s in suffixes)} files are looked for)"
+        )
     return found
 
 
@@ -102,7 +129,8 @@ def canonical_path(path: str | Path) -> Path:
 
 
 def download_advice(folder: str | Path) -> str:
-    """The end of an error: how to get the data set that a path is of; empty where it is none that download.py has."""
+    """The end of an error: how to get the data set that a path is of; empty where it is none that
+    download.py has."""
     names = [name for name in DOWNLOADABLE if name in Path(folder).parts]
     return f"; fetch it: python download.py {names[0]}" if names else ""
 
@@ -125,14 +153,18 @@ def read_file(path: str | Path) -> bytes:
 
 
 def read_picture(path: str | Path, channels: int) -> np.ndarray:
-    """Read a file with 1, 3 or 4 channels of 8 or 16 bits as uint8 (channels, H, W); transparency is dropped.
+    """Read a file with 1, 3 or 4 channels of 8 or 16 bits as uint8 (channels, H, W); transparency
+    is dropped.
 
-    Gray from colour is OpenCV's luma (0.299 R + 0.587 G + 0.114 B); colour from gray repeats it; 16 bits are rounded to 8.
+    Gray from colour is OpenCV's luma (0.299 R + 0.587 G + 0.114 B); colour from gray repeats it; 16
+    bits are rounded to 8.
 
     Raises:
         SMNetError: the file cannot be read as such a picture.
     """
-    data = np.frombuffer(read_file(path), np.uint8)  # decoded from memory: OpenCV cannot open every path on every system
+    data = np.frombuffer(
+        read_file(path), np.uint8
+    )  # decoded from memory: OpenCV cannot open every path on every system
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -160,7 +192,8 @@ def to_channels(picture: np.ndarray, channels: int) -> np.ndarray:
 
 
 def write_picture(path: str | Path, picture: Tensor) -> None:
-    """Write float (C, H, W) in [0, 1] (values outside are clamped) as an 8-bit PNG, never half-written.
+    """Write float (C, H, W) in [0, 1] (values outside are clamped) as an 8-bit PNG, never
+    half-written.
 
     Raises:
         SMNetError: `path` cannot be written.
@@ -178,7 +211,11 @@ def sample_pictures(names: tuple[str, ...], channels: int) -> list[Picture]:
         picture = getattr(skimage_data, name)()
         if name == "stereo_motorcycle":
             picture = picture[0]  # (left, right, disparity)
-        found.append(Picture(name, to_channels(picture if picture.ndim == 3 else picture[:, :, None], channels)))
+        found.append(
+            Picture(
+                name, to_channels(picture if picture.ndim == 3 else picture[:, :, None], channels)
+            )
+        )
     return found
 
 

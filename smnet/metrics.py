@@ -11,10 +11,12 @@ from torch import Tensor
 
 
 def add_test_noise(clean: Tensor, *, sigma: float, seed: int, draws: int) -> Tensor:
-    """Clean (C, H, W) in [0, 1] -> (draws, C, H, W) with white Gaussian noise of sigma/255, not clipped, not rounded.
+    """Clean (C, H, W) in [0, 1] -> (draws, C, H, W) with white Gaussian noise of sigma/255, not
+    clipped, not rounded.
 
-    The noise comes from a CPU generator of its own, seeded for every picture, as in the authors' protocol: the same seed
-    and shape give the same bits everywhere. `sigma` is in grey levels 0-255.
+    The noise comes from a CPU generator of its own, seeded for every picture, as in the authors'
+    protocol: the same seed and shape give the same bits everywhere. `sigma` is in grey levels
+        0-255.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((draws, *clean.shape), generator=generator)
@@ -22,7 +24,8 @@ def add_test_noise(clean: Tensor, *, sigma: float, seed: int, draws: int) -> Ten
 
 
 def psnr(clean: Tensor, restored: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two (C, H, W) in [0, 1]: data range 1, over all channels; equal pictures give inf."""
+    """Peak signal-to-noise ratio in dB of two (C, H, W) in [0, 1]: data range 1, over all channels;
+    equal pictures give inf."""
     if clean.shape != restored.shape:
         raise ValueError(f"shapes differ: {tuple(clean.shape)} and {tuple(restored.shape)}")
     error = (clean.double() - restored.double()).square().mean().item()
@@ -37,8 +40,9 @@ def to_db(mse: float) -> float:
 def ssim(clean: Tensor, restored: Tensor) -> float:
     """Structural similarity of two (C, H, W) in [0, 1], as Wang et al. 2004 define it.
 
-    Gaussian window of standard deviation 1.5 (11x11), K1 = 0.01, K2 = 0.03, data range 1, population covariance; mean over
-    the places and, for RGB, over the channels. Computed by scikit-image. Pictures with a side under 11 pixels give nan.
+    Gaussian window of standard deviation 1.5 (11x11), K1 = 0.01, K2 = 0.03, data range 1,
+    population covariance; mean over the places and, for RGB, over the channels. Computed by
+    scikit-image. Pictures with a side under 11 pixels give nan.
     """
     if min(clean.shape[-2:]) < 11:
         return math.nan
@@ -49,28 +53,45 @@ def ssim(clean: Tensor, restored: Tensor) -> float:
     return float(value)
 
 
-BLUR_SIGMAS = np.arange(0.5, 3.01, 0.1)  # pixels; the Gaussian blurs that --baseline chooses from, clean picture in hand
+BLUR_SIGMAS = np.arange(
+    0.5, 3.01, 0.1
+)  # pixels; the Gaussian blurs that --baseline chooses from, clean picture in hand
 
 
 def luma(picture: Tensor) -> Tensor:
-    """RGB (3, H, W) in [0, 1] -> the Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, (1, H, W) in [16/255, 235/255]."""
+    """RGB (3, H, W) in [0, 1] -> the Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, (1, H, W) in
+    [16/255, 235/255]."""
     weights = torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1)
     return ((picture * weights).sum(0, keepdim=True) + 16) / 255
 
 
 def baselines(clean: Tensor, noisy: Tensor, sigma: float | None) -> dict[str, Tensor]:
-    """What everyone has: the Gaussian blur that suits this picture best, and scikit-image's NL-means at the true sigma.
+    """What everyone has: the Gaussian blur that suits this picture best, and scikit-image's
+    NL-means at the true sigma.
 
-    (C, H, W) each. NL-means: its fast form with the parameters of scikit-image's gallery (patches of 5, distance 6, h =
-    0.6 sigma); real noise (`sigma` None) is estimated by scikit-image. The blur
-    is chosen with the clean picture in hand, which flatters it.
+    (C, H, W) each. NL-means: its fast form with the parameters of scikit-image's gallery (patches
+    of 5, distance 6, h = 0.6 sigma); real noise (`sigma` None) is estimated by scikit-image. The
+    blur is chosen with the clean picture in hand, which flatters it.
     """
     picture = noisy.numpy()
-    blurs = (torch.from_numpy(gaussian_filter(picture, (0, width, width))).clamp(0, 1) for width in BLUR_SIGMAS)
+    blurs = (
+        torch.from_numpy(gaussian_filter(picture, (0, width, width))).clamp(0, 1)
+        for width in BLUR_SIGMAS
+    )
     planes, axis = (picture[0], None) if len(picture) == 1 else (picture, 0)
-    level = estimate_sigma(planes, average_sigmas=True, channel_axis=axis) if sigma is None else sigma / 255
+    level = (
+        estimate_sigma(planes, average_sigmas=True, channel_axis=axis)
+        if sigma is None
+        else sigma / 255
+    )
     means = denoise_nl_means(
-        planes, patch_size=5, patch_distance=6, h=0.6 * level or 1e-6, sigma=level, fast_mode=True, channel_axis=axis
+        planes,
+        patch_size=5,
+        patch_distance=6,
+        h=0.6 * level or 1e-6,
+        sigma=level,
+        fast_mode=True,
+        channel_axis=axis,
     )
     return {
         "blur": max(blurs, key=lambda blurred: psnr(clean, blurred)),

@@ -1,4 +1,5 @@
-"""Pairs of pictures of one scene, noisy and clean: finding them by their names, and telling scenes apart."""
+"""Pairs of pictures of one scene, noisy and clean: finding them by their names, and telling scenes
+apart."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,17 @@ from smnet.images import SUFFIXES, PictureFiles, canonical_path, find_pictures
 from utils import SMNetError
 
 
-def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[list[PictureFiles], list[str]]:
+def find_pairs(
+    folders: Sequence[str | Path], noisy: str, clean: str
+) -> tuple[list[PictureFiles], list[str]]:
     """The pairs, sorted by name, and a line for each picture that has no partner.
 
     Args:
         folders: where the pictures are.
-        noisy, clean: each a folder below `folders` (or any, by its whole path), or a pattern of names with `*`, as "*_real*"
-            and "*_mean*". Pictures belong together whose paths in their folders, endings aside, are the same, or what the `*`
-            stand for. Patterns are looked for in all folders below, and one with "/" is of the path.
+        noisy, clean: each a folder below `folders` (or any, by its whole path), or a pattern of
+            names with `*`, as "*_real*" and "*_mean*". Pictures belong together whose paths in
+            their folders, endings aside, are the same, or what the `*` stand for. Patterns are
+            looked for in all folders below, and one with "/" is of the path.
 
     Raises:
         SMNetError: no such folder, or no pair.
@@ -40,7 +44,11 @@ def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[l
         sides.append(side)
     theirs, ours = sides
     for side, others, what in ((theirs, ours, "clean"), (ours, theirs, "noisy")):
-        problems += [f"{path}: has no {what} partner" for name, path in sorted(side.items()) if name not in others]
+        problems += [
+            f"{path}: has no {what} partner"
+            for name, path in sorted(side.items())
+            if name not in others
+        ]
     names = sorted(theirs.keys() & ours.keys())
     if not names:
         where = ", ".join(map(str, folders))
@@ -51,13 +59,17 @@ def find_pairs(folders: Sequence[str | Path], noisy: str, clean: str) -> tuple[l
 
 
 def named(folder: Path, word: str, other: str) -> Iterator[tuple[str, Path]]:
-    """(name that its partner has, too; path) of the pictures that are meant by a folder or a pattern.
+    """(name that its partner has, too; path) of the pictures that are meant by a folder or a
+    pattern.
 
-    What the pattern `other` of the partners would match as well belongs to the one that says more: "*" is all but "*_noisy".
+    What the pattern `other` of the partners would match as well belongs to the one that says more:
+        "*" is all but "*_noisy".
     """
     if "*" not in word:
         if not (folder / word).is_dir():
-            raise SMNetError(f"{folder / word} is no folder, and {word} no pattern of names: those have a *")
+            raise SMNetError(
+                f"{folder / word} is no folder, and {word} no pattern of names: those have a *"
+            )
         for path in find_pictures(folder / word):
             yield path.relative_to(folder / word).with_suffix("").as_posix(), path
         return
@@ -70,12 +82,15 @@ def named(folder: Path, word: str, other: str) -> Iterator[tuple[str, Path]]:
 
 
 def match(path: Path, pattern: str) -> str | None:
-    """What the `*` of a pattern stand for in a path, without its ending, or None where it does not match."""
+    """What the `*` of a pattern stand for in a path, without its ending, or None where it does not
+    match."""
     has_ending = pattern.lower().endswith(SUFFIXES)
     whole = "/" in pattern
     text = (path if whole else Path(path.name)).as_posix()
     text = text if has_ending else text.removesuffix(path.suffix)
-    found = re.fullmatch("".join("(.*)" if char == "*" else re.escape(char) for char in pattern), text)
+    found = re.fullmatch(
+        "".join("(.*)" if char == "*" else re.escape(char) for char in pattern), text
+    )
     if not found:
         return None
     parts = [part for part in found.groups() if part]
@@ -83,24 +98,30 @@ def match(path: Path, pattern: str) -> str | None:
 
 
 def scene(name: str) -> str:
-    """The scene of a pair: its name without a number at the end, so that crops of one photograph stay together."""
+    """The scene of a pair: its name without a number at the end, so that crops of one photograph
+    stay together."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + (re.sub(r"[ _.-]*\d+$", "", last) or last)
 
 
 def by_scene(pairs: list[PictureFiles]) -> dict[str, list[PictureFiles]]:
-    """The pairs of each scene; where all would be one scene (img_1, img_2, ...), every pair is one of its own."""
+    """The pairs of each scene; where all would be one scene (img_1, img_2, ...), every pair is one
+    of its own."""
     found: dict[str, list[PictureFiles]] = {}
     for pair in pairs:
         found.setdefault(scene(pair.name), []).append(pair)
     return found if len(found) > 1 else {pair.name: [pair] for pair in pairs}
 
 
-def hold_out(pairs: list[PictureFiles], count: int) -> tuple[list[PictureFiles], list[PictureFiles]]:
-    """(pairs to train on, pairs set aside): whole scenes, drawn alike every time, that make up `count` pairs or fewer.
+def hold_out(
+    pairs: list[PictureFiles], count: int
+) -> tuple[list[PictureFiles], list[PictureFiles]]:
+    """(pairs to train on, pairs set aside): whole scenes, drawn alike every time, that make up
+    `count` pairs or fewer.
 
     Raises:
-        SMNetError: nothing would be left to train on, or the scenes are so large that not even half of `count` can be had.
+        SMNetError: nothing would be left to train on, or the scenes are so large that not even half
+            of `count` can be had.
     """
     scenes, aside = list(by_scene(pairs).values()), []
     for i in np.random.default_rng(0).permutation(len(scenes)):

@@ -54,26 +54,36 @@ PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 
 @functools.cache
 def all_paper_results() -> dict[tuple[str, float], dict[str, float]]:
-    """The paper's mean PSNR in dB by method, for each (test set, sigma in grey levels) that it has."""
+    """The paper's mean PSNR in dB by method, for each (test set, sigma in grey levels) that it
+    has."""
     found: dict[tuple[str, float], dict[str, float]] = {}
     with open(PAPER_RESULTS, newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault((row["set"], float(row["sigma"])), {})[row["method"]] = float(row["psnr_db"])
+            found.setdefault((row["set"], float(row["sigma"])), {})[row["method"]] = float(
+                row["psnr_db"]
+            )
     return found
 
 
 def paper_results(test_set: str, sigma: float | None) -> dict[str, float]:
-    """The paper's mean PSNR in dB by method, for a test set and a sigma in grey levels; empty where it has none."""
+    """The paper's mean PSNR in dB by method, for a test set and a sigma in grey levels; empty where
+    it has none."""
     return all_paper_results().get((test_set, sigma), {})
 
 
 def as_json(score: Score) -> dict:
-    """A score as JSON has it: what is no finite number (PSNR of equal pictures, SSIM of tiny ones) becomes null."""
+    """A score as JSON has it: what is no finite number (PSNR of equal pictures, SSIM of tiny ones)
+    becomes null."""
 
     def finite(values: dict[str, float]) -> dict[str, float | None]:
         return {method: value if math.isfinite(value) else None for method, value in values.items()}
 
-    return {"name": score.name, "psnr": finite(score.psnr), "ssim": finite(score.ssim), "seconds": score.seconds}
+    return {
+        "name": score.name,
+        "psnr": finite(score.psnr),
+        "ssim": finite(score.ssim),
+        "seconds": score.seconds,
+    }
 
 
 def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
@@ -82,11 +92,20 @@ def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["set", "sigma", "weights", "protocol", "picture", *(f"{metric}_{m}" for m in methods for metric in ("psnr", "ssim"))]
+        [
+            "set",
+            "sigma",
+            "weights",
+            "protocol",
+            "picture",
+            *(f"{metric}_{m}" for m in methods for metric in ("psnr", "ssim")),
+        ]
     )
     for report, scores in reports:
         for score in [*scores, averages(scores)]:
             figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
             noise = "real" if report["sigma"] is None else f"{report['sigma']:g}"
-            writer.writerow([report["set"], noise, report["weights"], report["protocol"], score.name, *figures])
+            writer.writerow(
+                [report["set"], noise, report["weights"], report["protocol"], score.name, *figures]
+            )
     return text.getvalue()

@@ -1,4 +1,5 @@
-"""Tables of what test_*.py measured: their files and training logs, rows beside the paper's figures, Markdown and LaTeX."""
+"""Tables of what test_*.py measured: their files and training logs, rows beside the paper's
+figures, Markdown and LaTeX."""
 
 import math
 from collections.abc import Iterable
@@ -30,7 +31,8 @@ def row_of(run: dict) -> Row:
 
 
 def short_names(paths: Iterable[str | Path]) -> dict[str | Path, str]:
-    """A name for each path: its last part without .pth or .jsonl, or where two would be the same, the path."""
+    """A name for each path: its last part without .pth or .jsonl, or where two would be the same,
+    the path."""
     paths = list(dict.fromkeys(paths))
     names = [Path(path).name.removesuffix(".pth").removesuffix(".jsonl") for path in paths]
     return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names)}
@@ -42,18 +44,25 @@ def label(run: dict) -> str:
 
 
 def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
-    """PSNR in dB by method for each row, sets in the order of the runs, sigmas rising; ours come last.
+    """PSNR in dB by method for each row, sets in the order of the runs, sigmas rising; ours come
+    last.
 
-    Networks of one label that meet in a row are told apart by their files, or folders where that is enough in mode S, which has
-    a file for each sigma. The paper's figures stand where the protocol was the authors'.
+    Networks of one label that meet in a row are told apart by their files, or folders where that is
+    enough in mode S, which has a file for each sigma. The paper's figures stand where the protocol
+    was the authors'.
     """
     files: dict[tuple[str, Row], set[str]] = {}
     for run in runs:
         files.setdefault((label(run), row_of(run)), set()).add(run["weights"])
-    meeting = {ours: [f for (its, _), f in files.items() if its == ours and len(f) > 1] for ours in map(label, runs)}
+    meeting = {
+        ours: [f for (its, _), f in files.items() if its == ours and len(f) > 1]
+        for ours in map(label, runs)
+    }
 
     def origin(run: dict) -> str:
-        by_folder = run["mode"] == "S" and all(len({Path(f).parent for f in few}) == len(few) for few in meeting[label(run)])
+        by_folder = run["mode"] == "S" and all(
+            len({Path(f).parent for f in few}) == len(few) for few in meeting[label(run)]
+        )
         return str(Path(run["weights"]).parent) if by_folder else run["weights"]
 
     origins: dict[str, dict[str, None]] = {}  # of each label, in the order of the runs
@@ -61,9 +70,13 @@ def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
         origins.setdefault(label(run), {})[origin(run)] = None
     rows: dict[Row, dict[str, float]] = {}
     order = list(dict.fromkeys(run["set"] for run in runs))
-    for run in sorted(runs, key=lambda run: (order.index(run["set"]), run["protocol"], run["sigma"] or 0)):
+    for run in sorted(
+        runs, key=lambda run: (order.index(run["set"]), run["protocol"], run["sigma"] or 0)
+    ):
         row = rows.setdefault(row_of(run), {})
-        means = {method: value for method, value in run["mean"]["psnr"].items() if value is not None}  # null: equal pictures
+        means = {
+            method: value for method, value in run["mean"]["psnr"].items() if value is not None
+        }  # null: equal pictures
         ours = label(run)
         if meeting[ours]:
             ours += f" ({short_names(origins[ours])[origin(run)]})"
@@ -83,9 +96,17 @@ def methods_of(rows: dict) -> list[str]:
 
 def cells(row: dict[str, float], methods: list[str], bold: str) -> list[str]:
     """A row's figures with two decimals; the highest as `bold` has it."""
-    best = max((f"{row[m]:.2f}" for m in methods if m in row and m not in NOT_METHODS), key=float, default="")
+    best = max(
+        (f"{row[m]:.2f}" for m in methods if m in row and m not in NOT_METHODS),
+        key=float,
+        default="",
+    )
     return [
-        "" if m not in row else bold.format(best) if f"{row[m]:.2f}" == best and m not in NOT_METHODS else f"{row[m]:.2f}"
+        ""
+        if m not in row
+        else bold.format(best)
+        if f"{row[m]:.2f}" == best and m not in NOT_METHODS
+        else f"{row[m]:.2f}"
         for m in methods
     ]
 
@@ -93,9 +114,14 @@ def cells(row: dict[str, float], methods: list[str], bold: str) -> list[str]:
 def markdown(rows: dict) -> str:
     """The table in Markdown."""
     methods = methods_of(rows)
-    lines = ["| set | noise | " + " | ".join(methods) + " |", "|---|---" + "|---" * len(methods) + "|"]
+    lines = [
+        "| set | noise | " + " | ".join(methods) + " |",
+        "|---|---" + "|---" * len(methods) + "|",
+    ]
     for key, row in rows.items():
-        lines.append(f"| {key.set} | {key.noise} | " + " | ".join(cells(row, methods, "**{}**")) + " |")
+        lines.append(
+            f"| {key.set} | {key.noise} | " + " | ".join(cells(row, methods, "**{}**")) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -116,7 +142,11 @@ def latex(rows: dict) -> str:
     for key, row in rows.items():
         lines.append(
             " & ".join(
-                [escape(key.set), escape(key.noise).replace("sigma", "$\\sigma$ ="), *cells(row, methods, "\\textbf{{{}}}")]
+                [
+                    escape(key.set),
+                    escape(key.noise).replace("sigma", "$\\sigma$ ="),
+                    *cells(row, methods, "\\textbf{{{}}}"),
+                ]
             )
             + " \\\\"
         )
@@ -124,7 +154,8 @@ def latex(rows: dict) -> str:
 
 
 def table(report: dict, scores: list[Score]) -> str:
-    """The figures of one set at one sigma as aligned text, with the mean and the paper's means below."""
+    """The figures of one set at one sigma as aligned text, with the mean and the paper's means
+    below."""
     methods = list(scores[0].psnr)
     rows = [*scores, averages(scores)]
     first = max(len("picture"), *(len(row.name) for row in rows))
@@ -138,13 +169,18 @@ def table(report: dict, scores: list[Score]) -> str:
         details += f", trained at sigma {trained[0]:g}"
     lines = [
         f"{report['set']}, {noise_name(report['sigma'])}, {report['weights']} ({details}){protocol}",
-        " " * first + "".join(f"{method:>17}" for method in methods) + f"   paper's {ours}" * beside,
+        " " * first
+        + "".join(f"{method:>17}" for method in methods)
+        + f"   paper's {ours}" * beside,
         "picture".ljust(first) + "      PSNR   SSIM" * len(methods) + "   PSNR".rjust(18) * beside,
     ]
     for row in rows:
         if row is rows[-1]:
             lines.append("-" * (first + 17 * len(methods)))
-        lines.append(row.name.ljust(first) + "".join(f"{row.psnr[m]:10.2f} {row.ssim[m]:6.4f}" for m in methods))
+        lines.append(
+            row.name.ljust(first)
+            + "".join(f"{row.psnr[m]:10.2f} {row.ssim[m]:6.4f}" for m in methods)
+        )
     lines[-1] += f"{report['paper'][ours]:18.2f}" if beside else ""
     without_ssim = sum(math.isnan(row.ssim["SMNet"]) for row in scores)
     if 0 < without_ssim < len(scores):
@@ -154,5 +190,8 @@ def table(report: dict, scores: list[Score]) -> str:
     gain = rows[-1].psnr["SMNet"] - rows[-1].psnr["noisy"]
     lines.append(f"SMNet gains {gain:.2f} dB and takes {rows[-1].seconds:.2f} s a picture")
     if report["paper"]:
-        lines.append("paper, PSNR: " + ", ".join(f"{method} {value:.2f}" for method, value in report["paper"].items()))
+        lines.append(
+            "paper, PSNR: "
+            + ", ".join(f"{method} {value:.2f}" for method, value in report["paper"].items())
+        )
     return "\n".join(lines)

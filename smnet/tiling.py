@@ -1,4 +1,5 @@
-"""Any size in bounded memory: a picture denoised in overlapping tiles that are blended, or whole where that fits."""
+"""Any size in bounded memory: a picture denoised in overlapping tiles that are blended, or whole
+where that fits."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +15,9 @@ OVERLAP = 40  # pixels that neighbouring tiles share
 MARGIN = 8  # of those, the outermost of each tile are not used: they feel its edge most
 STEP = 8  # tiles but the last begin at multiples of this, where three 2x2 poolings fall as in the whole picture
 SMALLEST = 128  # side of the smallest tile, pixels
-LARGEST = 640  # side of the largest tile; larger ones are slower a pixel, and smaller ones overlap more
+LARGEST = (
+    640  # side of the largest tile; larger ones are slower a pixel, and smaller ones overlap more
+)
 MAPS_HELD = 20  # maps of `width` channels, float32, that a forward takes the memory of, measured and rounded up
 
 
@@ -39,7 +42,8 @@ def choose_tile(model: SMNet, memory: float) -> int:
 
 
 def cuts(length: int, tile: int) -> list[tuple[int, int]]:
-    """The pieces [start, stop) of one axis: few, of one size up to `tile` (a multiple of 8), at least OVERLAP shared."""
+    """The pieces [start, stop) of one axis: few, of one size up to `tile` (a multiple of 8), at
+    least OVERLAP shared."""
     if length <= tile:
         return [(0, length)]
     count = math.ceil((length - OVERLAP) / (tile - OVERLAP))
@@ -53,7 +57,8 @@ def cuts(length: int, tile: int) -> list[tuple[int, int]]:
 
 
 def ramps(pieces: list[tuple[int, int]]) -> list[Tensor]:
-    """A weight (stop - start,) for each piece; where pieces overlap they add up to 1, and change smoothly."""
+    """A weight (stop - start,) for each piece; where pieces overlap they add up to 1, and change
+    smoothly."""
     weights = [torch.ones(stop - start) for start, stop in pieces]
     place = ((torch.arange(OVERLAP) + 0.5 - MARGIN) / (OVERLAP - 2 * MARGIN)).clamp(0, 1)
     up = place * place * (3 - 2 * place)
@@ -70,8 +75,8 @@ class Denoiser:
 
     Args:
         model: the network; its own device is used.
-        memory: GB that a forward may take: what fits is denoised whole. None: half of what is free, and tiles for all that is
-            larger than one, since they are faster then.
+        memory: GB that a forward may take: what fits is denoised whole. None: half of what is free,
+            and tiles for all that is larger than one, since they are faster then.
         tile: side of the tiles, pixels; None: by the memory, 0: no tiles.
     """
 
@@ -92,17 +97,22 @@ class Denoiser:
         side = min(side, self.limit)
         return whole if side >= whole else max(side // STEP * STEP, SMALLEST)
 
-    def tiles(self, height: int, width: int) -> list[tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]]:
+    def tiles(
+        self, height: int, width: int
+    ) -> list[tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]]:
         """The tiles of a picture: (rows, their weights, columns, their weights) each."""
         side = self.side(height, width)
-        rows, columns = ([*zip(pieces, ramps(pieces))] for pieces in (cuts(height, side), cuts(width, side)))
+        rows, columns = (
+            [*zip(pieces, ramps(pieces))] for pieces in (cuts(height, side), cuts(width, side))
+        )
         return [(*row, *column) for row in rows for column in columns]
 
     @torch.inference_mode()
     def __call__(self, picture: Tensor, on_tile: Callable[[], object] | None = None) -> Tensor:
         """Noisy (C, H, W) in [0, 1], on the CPU -> denoised (C, H, W) there, not clamped.
 
-        `on_tile()` is called after every tile. Where the device runs out of memory the tiles are halved.
+        `on_tile()` is called after every tile. Where the device runs out of memory the tiles are
+        halved.
 
         Raises:
             SMNetError: tiles of the smallest size do not fit into memory.
@@ -128,7 +138,9 @@ class Denoiser:
                 if not is_out_of_memory(error):
                     raise
             if max(height, width) <= SMALLEST:
-                raise SMNetError(f"not enough memory on {self.device} for {width}x{height} pixels; try --device cpu")
+                raise SMNetError(
+                    f"not enough memory on {self.device} for {width}x{height} pixels; try --device cpu"
+                )
             self.limit = max(max(height, width) // 2 // STEP * STEP, SMALLEST)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

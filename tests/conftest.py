@@ -39,14 +39,26 @@ def build_h5(folder, script, channels: int) -> tuple[Path, Path]:
     train = write_folder(folder / "train", 3, channels=channels)
     val = write_folder(folder / "val", 2, height=40, width=52, channels=channels)
     files = folder / "train.h5", folder / "val.h5"
-    words = ["--train_dir", train, "--val_dir", val, "--train_h5", files[0], "--val_h5", files[1], "--patch_size", "48"]
+    words = [
+        "--train_dir",
+        train,
+        "--val_dir",
+        val,
+        "--train_h5",
+        files[0],
+        "--val_h5",
+        files[1],
+        "--patch_size",
+        "48",
+    ]
     assert script.main([str(word) for word in words]) == 0
     return files
 
 
 @pytest.fixture(autouse=True)
 def nothing_pretrained(tmp_path, monkeypatch):
-    """The weights that come with the project are out of the way: what a test does not make, it does not find."""
+    """The weights that come with the project are out of the way: what a test does not make, it does
+    not find."""
     monkeypatch.setattr(utils, "PRETRAINED", tmp_path / "pretrained")
 
 
@@ -62,9 +74,29 @@ def rgb_h5(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def train_args(gray_h5, tmp_path):
-    """Command-line words for a run of train_gray*.py that takes seconds: 3 steps an epoch, 3 epochs."""
+    """Command-line words for a run of train_gray*.py that takes seconds: 3 steps an epoch, 3
+    epochs."""
     return [
-        "--train_h5", str(gray_h5[0]), "--val_h5", str(gray_h5[1]), "--width", "4", "--patch_size", "32", "--draws", "1",
-        "--batchsize", "4", "--epochs", "3", "--workers", "0", "--device", "cpu",
-        "--weights_dir", str(tmp_path / "weights"), "--log_dir", str(tmp_path / "logs"),
-    ]  # fmt: skip
+        "--train_h5",
+        str(gray_h5[0]),
+        "--val_h5",
+        str(gray_h5[1]),
+        "--width",
+        "4",
+        "--patch_size",
+        "32",
+        "--draws",
+        "1",
+        "--batchsize",
+        "4",
+        "--epochs",
+        "3",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--weights_dir",
+        str(tmp_path / "weights"),
+        "--log_dir",
+        str(tmp_path / "logs"),
+    ]

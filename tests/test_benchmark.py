@@ -1,4 +1,5 @@
-"""The benchmark's reference computes what our network does, and its figures are of the right kind; no time is asserted."""
+"""The benchmark's reference computes what our network does, and its figures are of the right kind;
+no time is asserted."""
 
 import json
 
@@ -23,7 +24,9 @@ def test_one_step_of_ours_and_of_the_plain_reference_have_the_same_gradients(cha
     for model in (ours, plain):
         F.mse_loss(model(noisy), clean).backward()
     for (name, p), q in zip(ours.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            p.grad, q.grad, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
     with torch.inference_mode():
         torch.testing.assert_close(ours(noisy), plain(noisy), atol=1e-5, rtol=0)
 

@@ -1,4 +1,5 @@
-"""The h5 files: nothing lost, nothing half-written, every sample a function of (seed, epoch, index)."""
+"""The h5 files: nothing lost, nothing half-written, every sample a function of (seed, epoch,
+index)."""
 
 import json
 import pickle
@@ -24,8 +25,16 @@ from utils import SMNetError
 
 def build(script, folder: Path, *more: str) -> int:
     return script.main(
-        ["--train_dir", str(folder / "train"), "--train_h5", str(folder / "t.h5"), "--val_h5", str(folder / "v.h5"), *more]
-    )  # fmt: skip
+        [
+            "--train_dir",
+            str(folder / "train"),
+            "--train_h5",
+            str(folder / "t.h5"),
+            "--val_h5",
+            str(folder / "v.h5"),
+            *more,
+        ]
+    )
 
 
 @pytest.mark.parametrize("height, width, stride", [(48, 48, 48), (50, 131, 48), (97, 96, 20)])
@@ -48,20 +57,46 @@ def test_reads_every_kind_of_picture(tmp_path):
     cv2.imwrite(str(folder / "deep.tif"), gray.astype(np.uint16) * 257)
     (folder / "notes.txt").write_text("no picture")
     write_folder(tmp_path / "val", 1)
-    assert build(dataset, tmp_path, "--val_dir", str(tmp_path / "val"), "--patch_size", "50", "--stride", "50") == 0
+    assert (
+        build(
+            dataset,
+            tmp_path,
+            "--val_dir",
+            str(tmp_path / "val"),
+            "--patch_size",
+            "50",
+            "--stride",
+            "50",
+        )
+        == 0
+    )
     with h5py.File(tmp_path / "t.h5") as file:
         names = json.loads(file.attrs["sources"])
         assert sorted(Path(name).name for name in names) == [
-            "F.PNG", "a.png", "alpha.png", "b.jpg", "c.bmp", "d.tif", "deep.png", "deep.tif", "e.webp", "gray.png",
-        ]  # fmt: skip
+            "F.PNG",
+            "a.png",
+            "alpha.png",
+            "b.jpg",
+            "c.bmp",
+            "d.tif",
+            "deep.png",
+            "deep.tif",
+            "e.webp",
+            "gray.png",
+        ]
         assert file["patches"].dtype == np.uint8 and file["patches"].shape == (20, 3, 50, 50)
         assert (file.attrs["patch_size"], file.attrs["stride"], file.attrs["resize"]) == (50, 50, 0)
-        first = {Path(names[source]).name: file["patches"][i] for i, source in reversed(list(enumerate(file["source"])))}
+        first = {
+            Path(names[source]).name: file["patches"][i]
+            for i, source in reversed(list(enumerate(file["source"])))
+        }
     rgb = colour[:, :50, ::-1].transpose(2, 0, 1)
     for name in ("a.png", "c.bmp", "d.tif", "alpha.png", "deep.png"):
         np.testing.assert_array_equal(first[name], rgb, err_msg=name)
     for name in ("gray.png", "deep.tif"):
-        np.testing.assert_array_equal(first[name], np.repeat(gray[None, :, :50, 0], 3, axis=0), err_msg=name)
+        np.testing.assert_array_equal(
+            first[name], np.repeat(gray[None, :, :50, 0], 3, axis=0), err_msg=name
+        )
 
 
 def test_links_are_followed_and_hidden_files_passed_over(tmp_path):
@@ -72,7 +107,10 @@ def test_links_are_followed_and_hidden_files_passed_over(tmp_path):
     build(dataset_gray, tmp_path, "--holdout", "1", "--patch_size", "48")
     with h5py.File(tmp_path / "t.h5") as file:
         assert json.loads(file.attrs["sources"]) == ["linked/01.png"]
-        assert json.loads(file.attrs["train_dir"]) == [str(tmp_path / "train")] and file.attrs["holdout"] == 1
+        assert (
+            json.loads(file.attrs["train_dir"]) == [str(tmp_path / "train")]
+            and file.attrs["holdout"] == 1
+        )
 
 
 def test_gray_is_opencvs_luma(tmp_path):
@@ -96,10 +134,18 @@ def test_broken_and_small_files_are_named_skipped_and_counted(tmp_path, capsys):
     (tmp_path / "train" / "cut.jpg").write_bytes(photo[: len(photo) // 2])
     (tmp_path / "train" / "empty.png").write_bytes(b"")
     (tmp_path / "train" / "text.jpg").write_text("no picture")
-    assert build(dataset_gray, tmp_path, "--val_dir", str(tmp_path / "val"), "--patch_size", "48") == 1
+    assert (
+        build(dataset_gray, tmp_path, "--val_dir", str(tmp_path / "val"), "--patch_size", "48") == 1
+    )
     said = capsys.readouterr()
     assert "8 patches of 48x48 from 2 pictures" in said.out
-    for name in ("small.png: is 90x30, smaller than 48x48", "cut.png", "cut.jpg", "empty.png", "text.jpg"):
+    for name in (
+        "small.png: is 90x30, smaller than 48x48",
+        "cut.png",
+        "cut.jpg",
+        "empty.png",
+        "text.jpg",
+    ):
         assert name in said.err
     assert "5 files skipped" in said.err
 
@@ -110,7 +156,9 @@ def test_a_failed_build_leaves_the_old_files(tmp_path, monkeypatch):
     build(dataset_gray, tmp_path, *val)
     before = (tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()
     for error in (KeyboardInterrupt, OSError("disk full"), MemoryError):
-        monkeypatch.setattr(patches, "write_pictures", lambda *a, _error=error, **k: (_ for _ in ()).throw(_error))
+        monkeypatch.setattr(
+            patches, "write_pictures", lambda *a, _error=error, **k: (_ for _ in ()).throw(_error)
+        )
         with pytest.raises((KeyboardInterrupt, SMNetError, MemoryError)):
             build(dataset_gray, tmp_path, *val)
         assert ((tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()) == before
@@ -153,7 +201,12 @@ def test_holdout_takes_pictures_away_from_training(tmp_path):
 
 def test_overlapping_folders_give_each_picture_once(tmp_path):
     write_folder(tmp_path / "train" / "a", 4)
-    words = ["--train_dir", *(str(tmp_path / folder) for folder in ("train", "train/a", "train")), "--holdout", "2"]
+    words = [
+        "--train_dir",
+        *(str(tmp_path / folder) for folder in ("train", "train/a", "train")),
+        "--holdout",
+        "2",
+    ]
     assert build(dataset_gray, tmp_path, *words, "--patch_size", "48") == 0
     with h5py.File(tmp_path / "t.h5") as file:
         train = {Path(name).name for name in json.loads(file.attrs["sources"])}
@@ -173,11 +226,21 @@ def test_files_that_were_made_otherwise_are_not_replaced_unasked(tmp_path):
     with pytest.raises(SMNetError, match="was made otherwise"):
         build(dataset, tmp_path, *words)
     with pytest.raises(SMNetError, match="was made otherwise"):
-        build(dataset_gray, tmp_path, *words, "--train_h5", str(tmp_path / "v.h5"), "--val_h5", str(tmp_path / "t.h5"))
+        build(
+            dataset_gray,
+            tmp_path,
+            *words,
+            "--train_h5",
+            str(tmp_path / "v.h5"),
+            "--val_h5",
+            str(tmp_path / "t.h5"),
+        )
     (tmp_path / "v.h5").write_bytes(b"a file of the user's")
     with pytest.raises(SMNetError, match="v.h5 is there"):
         build(dataset_gray, tmp_path, *words)
-    assert (tmp_path / "t.h5").read_bytes() == before and (tmp_path / "v.h5").read_bytes() == b"a file of the user's"
+    assert (tmp_path / "t.h5").read_bytes() == before and (
+        tmp_path / "v.h5"
+    ).read_bytes() == b"a file of the user's"
     assert build(dataset_gray, tmp_path, *words, "--overwrite") == 0
 
 
@@ -196,7 +259,10 @@ def test_resize_squeezes_whole_pictures(tmp_path):
         ("--train_dir train", "data/Set68 is missing"),
         ("--train_dir train --holdout 2", "leaves nothing"),
         ("--train_dir train --val_dir train", "(--patch_size)"),
-        ("--train_dir train --val_dir train --patch_size 48 --train_h5 train/00.png/t.h5", "cannot make the folder"),
+        (
+            "--train_dir train --val_dir train --patch_size 48 --train_h5 train/00.png/t.h5",
+            "cannot make the folder",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, words, said):
@@ -218,7 +284,7 @@ def test_wrong_arguments_exit_with_2(words):
     assert caught.value.code == 2
 
 
-# ------------------------------------------------------------------------------------------------------------ reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def patches_of(gray_h5, **changed) -> PatchDataset:
@@ -230,7 +296,10 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(gray_h5):
     samples = patches_of(gray_h5)
     assert len(samples) == 2 * 12
     clean, noisy, sigma = samples[3, 7]
-    assert clean.shape == noisy.shape == (1, 32, 32) and clean.dtype == noisy.dtype == sigma.dtype == torch.float32
+    assert (
+        clean.shape == noisy.shape == (1, 32, 32)
+        and clean.dtype == noisy.dtype == sigma.dtype == torch.float32
+    )
     torch.rand(10)
     np.random.rand(10)
     again = pickle.loads(pickle.dumps(samples))  # as it travels to a worker that is not forked
@@ -247,7 +316,10 @@ def test_noise_is_white_gaussian_of_the_level_and_not_clipped(gray_h5):
     noise = torch.stack([noisy - clean for clean, noisy, _ in items]) * 255 / 50
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
     assert abs((noise[..., 1:] * noise[..., :-1]).mean()) < 0.02
-    assert min(noisy.min() for _, noisy, _ in items) < 0 and max(noisy.max() for _, noisy, _ in items) > 1
+    assert (
+        min(noisy.min() for _, noisy, _ in items) < 0
+        and max(noisy.max() for _, noisy, _ in items) > 1
+    )
 
 
 def test_blind_levels_fill_their_range(gray_h5):
@@ -268,7 +340,12 @@ def test_workers_and_global_generators_change_nothing(gray_h5):
     batches.epoch = 2
     seen = []
     for workers in (0, 2):
-        loader = DataLoader(patches_of(gray_h5), batch_sampler=batches, num_workers=workers, generator=torch.Generator())
+        loader = DataLoader(
+            patches_of(gray_h5),
+            batch_sampler=batches,
+            num_workers=workers,
+            generator=torch.Generator(),
+        )
         seen.append(torch.cat([noisy for _, noisy, _ in loader]))
     assert torch.equal(*seen)
     after = torch.rand(1), np.random.rand()
@@ -285,7 +362,9 @@ def test_an_epoch_is_every_draw_once_in_an_order_of_its_own():
         keys = [key for batch in batches for key in batch]
         assert {e for e, _ in keys} == {epoch}
         epochs.append([index for _, index in keys])
-        assert len(batches) == 6 and len(set(epochs[-1])) == 24 and set(epochs[-1]) <= set(range(26))
+        assert (
+            len(batches) == 6 and len(set(epochs[-1])) == 24 and set(epochs[-1]) <= set(range(26))
+        )
     assert epochs[0] != epochs[1]
     batches.skip = 2
     assert [index for batch in batches for _, index in batch] == epochs[1][8:] and len(batches) == 4
@@ -307,7 +386,9 @@ def test_wrong_h5_files_are_one_line(gray_h5, tmp_path):
         (train, 3, "has 1 channels, this script needs 3; make it: python dataset.py"),
     ):
         with pytest.raises(SMNetError) as caught:
-            PatchDataset(path, channels=channels, patch_size=32, noise_range=(25, 25), draws=1, seed=0)
+            PatchDataset(
+                path, channels=channels, patch_size=32, noise_range=(25, 25), draws=1, seed=0
+            )
         assert said in str(caught.value) and "python dataset" in str(caught.value)
     with pytest.raises(SMNetError, match="too small for --patch_size 64"):
         patches_of(gray_h5, patch_size=64)

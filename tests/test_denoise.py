@@ -1,4 +1,5 @@
-"""denoise.py: pictures of every kind come back as they were, and what cannot be denoised is one line; tiles are seamless."""
+"""denoise.py: pictures of every kind come back as they were, and what cannot be denoised is one
+line; tiles are seamless."""
 
 import errno
 import io
@@ -46,7 +47,8 @@ def work(tmp_path, monkeypatch):
 
 @pytest.fixture
 def unchanged(monkeypatch):
-    """A denoiser that changes nothing, so that whatever differs in the result is the files' doing."""
+    """A denoiser that changes nothing, so that whatever differs in the result is the files'
+    doing."""
     monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: picture.clone())
 
 
@@ -57,10 +59,13 @@ PALETTE = Image.fromarray(RGB).quantize(64)
 
 
 def png_16_bit(samples: np.ndarray, colour_type: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file of uint16 (H, W, C), with chunks of one's own; written here, independently of what reads it."""
+    """A PNG file of uint16 (H, W, C), with chunks of one's own; written here, independently of what
+    reads it."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     height, width = samples.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
@@ -71,13 +76,17 @@ def png_16_bit(samples: np.ndarray, colour_type: int, *chunks: tuple[bytes, byte
 
 def pillow(image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, kind, **options)
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
+        buffer, kind, **options
+    )
     return buffer.getvalue()
 
 
 def tiff(samples: np.ndarray, **options) -> bytes:
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, samples, photometric="rgb" if samples.ndim == 3 else "minisblack", **options)
+    tifffile.imwrite(
+        buffer, samples, photometric="rgb" if samples.ndim == 3 else "minisblack", **options
+    )
     return buffer.getvalue()
 
 
@@ -87,14 +96,20 @@ LOSSLESS = {
     "rgb.png": pillow(RGB, "PNG", icc_profile=ICC, exif=EXIF),
     "gray alpha.png": pillow(np.dstack([GRAY, ALPHA]), "PNG"),
     "rgb alpha.png": pillow(np.dstack([RGB, ALPHA]), "PNG"),
-    "deep gray.png": png_16_bit(DEEP_GRAY[:, :, None], 0, (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))),
-    "deep rgb.png": png_16_bit(DEEP_RGB, 2, (b"gAMA", struct.pack(">I", 45455)), (b"tEXt", b"Author\0somebody")),
+    "deep gray.png": png_16_bit(
+        DEEP_GRAY[:, :, None], 0, (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
+    ),
+    "deep rgb.png": png_16_bit(
+        DEEP_RGB, 2, (b"gAMA", struct.pack(">I", 45455)), (b"tEXt", b"Author\0somebody")
+    ),
     "deep rgb alpha.png": png_16_bit(np.dstack([DEEP_RGB, DEEP_GRAY]), 6),
     "gray.tif": pillow(GRAY, "TIFF", dpi=(300, 300), compression="tiff_lzw"),
     "rgb.tiff": pillow(RGB, "TIFF", icc_profile=ICC, exif=EXIF),
     "rgb alpha.tif": pillow(np.dstack([RGB, ALPHA]), "TIFF"),
     "deep gray.tif": tiff(DEEP_GRAY),
-    "deep rgb.tif": tiff(DEEP_RGB, compression="zlib", iccprofile=ICC, resolution=(300, 300), resolutionunit=2),
+    "deep rgb.tif": tiff(
+        DEEP_RGB, compression="zlib", iccprofile=ICC, resolution=(300, 300), resolutionunit=2
+    ),
     "deep turned.tif": tiff(DEEP_RGB, extratags=[(274, 3, 1, 6, True)]),
     "planes.tif": tiff(DEEP_RGB.transpose(2, 0, 1), planarconfig="separate"),
     "gray.bmp": pillow(GRAY, "BMP"),
@@ -122,13 +137,26 @@ def test_a_picture_comes_back_as_it_was(name, work, unchanged):
 
 
 def test_what_the_reader_reads_is_right(tmp_path):
-    for name, samples in (("deep rgb.png", DEEP_RGB), ("deep rgb.tif", DEEP_RGB), ("planes.tif", DEEP_RGB), ("rgb.tiff", RGB)):
+    for name, samples in (
+        ("deep rgb.png", DEEP_RGB),
+        ("deep rgb.tif", DEEP_RGB),
+        ("planes.tif", DEEP_RGB),
+        ("rgb.tiff", RGB),
+    ):
         (tmp_path / name).write_bytes(LOSSLESS[name])
         np.testing.assert_array_equal(read_photo(tmp_path / name).pixels, samples)
 
 
 def test_jpeg_keeps_its_metadata_and_takes_a_quality(work, unchanged):
-    options = dict(quality=90, exif=EXIF, icc_profile=ICC, dpi=(240, 240), subsampling=0, progressive=True, comment=b"hello")
+    options = dict(
+        quality=90,
+        exif=EXIF,
+        icc_profile=ICC,
+        dpi=(240, 240),
+        subsampling=0,
+        progressive=True,
+        comment=b"hello",
+    )
     (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", **options))
     for quality in ("30", "98"):
         assert denoise.main(["a.jpg", "-o", f"{quality}.jpg", "--quality", quality]) == 0
@@ -148,7 +176,9 @@ def test_a_palette_stays_unless_it_has_transparency(work, unchanged, capsys):
     for name in ("a.png", "a.gif"):
         with Image.open(f"out/{name}") as new:
             assert new.mode == "P"
-            np.testing.assert_array_equal(np.asarray(new.convert("RGB")), np.asarray(PALETTE.convert("RGB")))
+            np.testing.assert_array_equal(
+                np.asarray(new.convert("RGB")), np.asarray(PALETTE.convert("RGB"))
+            )
     with Image.open("out/b.png") as new, Image.open("b.png") as old:
         np.testing.assert_array_equal(np.asarray(new), np.asarray(old.convert("RGBA")))
     assert "becomes RGBA" in capsys.readouterr().out
@@ -165,14 +195,25 @@ def test_gray_with_alpha_of_16_bits_becomes_rgba(work, unchanged):
 @pytest.mark.parametrize("target", ["a_denoised.png", "a.tif", "gray.webp"])
 def test_what_turns_from_gray_to_rgb_loses_the_profile_for_gray(target, work, unchanged, capsys):
     for_gray = bytes(16) + b"GRAY" + bytes(108)
-    profile, dots = (b"iCCP", b"x\0\0" + zlib.compress(for_gray)), (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
-    (work / "a.png").write_bytes(png_16_bit(np.dstack([DEEP_GRAY, DEEP_GRAY[::-1]]), 4, profile, dots))
+    profile, dots = (
+        (b"iCCP", b"x\0\0" + zlib.compress(for_gray)),
+        (b"pHYs", struct.pack(">IIB", 11811, 11811, 1)),
+    )
+    (work / "a.png").write_bytes(
+        png_16_bit(np.dstack([DEEP_GRAY, DEEP_GRAY[::-1]]), 4, profile, dots)
+    )
     (work / "gray.png").write_bytes(pillow(GRAY, "PNG", icc_profile=for_gray))
     assert denoise.main(["gray.png" if target == "gray.webp" else "a.png", "-o", target]) == 0
     said = capsys.readouterr().out
-    assert "; its colour profile, for gray, is left out" in said and ("becomes RGBA" in said) == (target != "gray.webp")
+    assert "; its colour profile, for gray, is left out" in said and ("becomes RGBA" in said) == (
+        target != "gray.webp"
+    )
     new = read_photo(target)
-    assert "icc_profile" not in new.metadata and b"iCCP" not in new.png_chunks and new.pixels.shape[2] == 3
+    assert (
+        "icc_profile" not in new.metadata
+        and b"iCCP" not in new.png_chunks
+        and new.pixels.shape[2] == 3
+    )
     if target != "gray.webp":
         assert [round(value) for value in new.metadata["dpi"]] == [300, 300]
         np.testing.assert_array_equal(new.pixels, np.dstack([DEEP_GRAY] * 3))
@@ -183,29 +224,50 @@ def test_what_turns_from_gray_to_rgb_keeps_a_profile_for_rgb(work, unchanged, ca
     for_rgb = bytes(16) + b"RGB " + bytes(108)
     (work / "a.png").write_bytes(pillow(GRAY, "PNG", icc_profile=for_rgb))
     assert denoise.main(["a.png", "-o", "a.webp"]) == 0
-    assert "profile" not in capsys.readouterr().out and read_photo("a.webp").metadata["icc_profile"] == for_rgb
+    assert (
+        "profile" not in capsys.readouterr().out
+        and read_photo("a.webp").metadata["icc_profile"] == for_rgb
+    )
 
 
 @pytest.mark.parametrize("samples", [GRAY, DEEP_GRAY], ids=["8 bits", "16 bits"])
-def test_photoshop_layers_and_thumbnails_do_not_go_on_showing_the_noisy_picture(work, unchanged, capsys, samples):
+def test_photoshop_layers_and_thumbnails_do_not_go_on_showing_the_noisy_picture(
+    work, unchanged, capsys, samples
+):
     def resource(number: int, name: bytes, data: bytes) -> bytes:
         name = bytes([len(name)]) + name
-        parts = (name + bytes(len(name) % 2), struct.pack(">I", len(data)), data + bytes(len(data) % 2))
+        parts = (
+            name + bytes(len(name) % 2),
+            struct.pack(">I", len(data)),
+            data + bytes(len(data) % 2),
+        )
         return b"8BIM" + struct.pack(">H", number) + b"".join(parts)
 
-    thumbnail, captions = resource(1036, b"", b"noisy"), resource(1028, b"text", b"\x1c\x02x\0\x03sea")
-    for name, resources, left in (("a", captions + thumbnail + captions, captions * 2), ("b", thumbnail, None)):
+    thumbnail, captions = (
+        resource(1036, b"", b"noisy"),
+        resource(1028, b"text", b"\x1c\x02x\0\x03sea"),
+    )
+    for name, resources, left in (
+        ("a", captions + thumbnail + captions, captions * 2),
+        ("b", thumbnail, None),
+    ):
         tags = [(34377, 1, len(resources), resources, True), (37724, 7, 6, b"layers", True)]
         (work / f"{name}.tif").write_bytes(tiff(samples, extratags=tags))
         assert denoise.main([f"{name}.tif"]) == 0
         assert capsys.readouterr().out.endswith("; its Photoshop layers are left out\n")
         with Image.open(f"{name}_denoised.tif") as new:
-            assert 37724 not in new.tag_v2 and new.tag_v2.get(34377) == left and (34377 in new.tag_v2) == (left is not None)
+            assert (
+                37724 not in new.tag_v2
+                and new.tag_v2.get(34377) == left
+                and (34377 in new.tag_v2) == (left is not None)
+            )
 
 
 @pytest.mark.parametrize("samples", [GRAY, DEEP_GRAY], ids=["8 bits", "16 bits"])
 def test_a_resolution_without_unit_stays_without(work, unchanged, samples):
-    tifffile.imwrite("a.tif", samples, photometric="minisblack", resolution=(3, 2), resolutionunit=1)
+    tifffile.imwrite(
+        "a.tif", samples, photometric="minisblack", resolution=(3, 2), resolutionunit=1
+    )
     assert denoise.main(["a.tif"]) == denoise.main(["a.tif", "-o", "a.png"]) == 0
     with Image.open("a_denoised.tif") as new:
         assert [new.tag_v2[tag] for tag in (282, 283, 296)] == [3, 2, 1]
@@ -226,7 +288,9 @@ def test_a_dangling_interoperability_pointer_costs_no_exif(target, work, unchang
             assert new.getexif()[315] == "é" * 5 and new.getexif().get_ifd(34665)[33434] == 0.02
 
 
-def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str, dangling: bool = False) -> bytes:
+def tiff_with_folders(
+    samples: np.ndarray, *, turned: int, order: str, dangling: bool = False
+) -> bytes:
     """A TIFF file with EXIF and GPS folders; written here, independently of what reads it.
 
     `dangling`: EXIF's has a pointer to an Interoperability folder that is not there.
@@ -240,7 +304,9 @@ def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str, dangling:
         return 8 + sum(map(len, parts[:-1]))
 
     def folder(*entries: tuple[int, int, int, bytes]) -> bytes:
-        listed = b"".join(struct.pack(f"{order}HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries)
+        listed = b"".join(
+            struct.pack(f"{order}HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries
+        )
         return struct.pack(f"{order}H", len(entries)) + listed + bytes(4)
 
     def short(value: int) -> bytes:
@@ -251,14 +317,32 @@ def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str, dangling:
 
     exposure = put(struct.pack(f"{order}II", 1, 50))
     pointers = [(40965, 4, 1, long(10**6))] if dangling else []
-    exif, gps = put(folder((33434, 5, 1, long(exposure)), *pointers)), put(folder((1, 2, 2, b"N\0")))
-    text, scale = put("é".encode("latin-1") * 5 + b"\0"), put(struct.pack(f"{order}3d", 0.5, 0.25, 0))
-    main = put(folder(
-        (256, 3, 1, short(samples.shape[1])), (257, 3, 1, short(samples.shape[0])), (258, 3, 1, short(depth)),
-        (259, 3, 1, short(1)), (262, 3, 1, short(1)), (273, 4, 1, long(8)), (274, 3, 1, short(turned)),
-        (277, 3, 1, short(1)), (278, 3, 1, short(samples.shape[0])), (279, 4, 1, long(samples.nbytes)),
-        (315, 2, 6, long(text)), (33550, 12, 3, long(scale)), (34665, 4, 1, long(exif)), (34853, 4, 1, long(gps)),
-    ))  # fmt: skip
+    exif, gps = (
+        put(folder((33434, 5, 1, long(exposure)), *pointers)),
+        put(folder((1, 2, 2, b"N\0"))),
+    )
+    text, scale = (
+        put("é".encode("latin-1") * 5 + b"\0"),
+        put(struct.pack(f"{order}3d", 0.5, 0.25, 0)),
+    )
+    main = put(
+        folder(
+            (256, 3, 1, short(samples.shape[1])),
+            (257, 3, 1, short(samples.shape[0])),
+            (258, 3, 1, short(depth)),
+            (259, 3, 1, short(1)),
+            (262, 3, 1, short(1)),
+            (273, 4, 1, long(8)),
+            (274, 3, 1, short(turned)),
+            (277, 3, 1, short(1)),
+            (278, 3, 1, short(samples.shape[0])),
+            (279, 4, 1, long(samples.nbytes)),
+            (315, 2, 6, long(text)),
+            (33550, 12, 3, long(scale)),
+            (34665, 4, 1, long(exif)),
+            (34853, 4, 1, long(gps)),
+        )
+    )
     return (b"II*\0" if order == "<" else b"MM\0*") + long(main) + b"".join(parts)
 
 
@@ -267,14 +351,24 @@ def tiff_with_folders(samples: np.ndarray, *, turned: int, order: str, dangling:
 def test_tiff_keeps_exif_folders_and_foreign_tags(work, unchanged, capsys, samples, order):
     (work / "a.tif").write_bytes(tiff_with_folders(samples, turned=6, order=order))
     assert denoise.main(["a.tif", "-o", "b.tif"]) == 0
-    files = [io.BytesIO((work / name).read_bytes()) for name in ("a.tif", "b.tif")]  # by name Pillow does not turn all of them
+    files = [
+        io.BytesIO((work / name).read_bytes()) for name in ("a.tif", "b.tif")
+    ]  # by name Pillow does not turn all of them
     with Image.open(files[0]) as old, Image.open(files[1]) as new:
         for image in (old, new):
             exif = image.getexif()
-            assert exif.get_ifd(34665) == {33434: 0.02} and exif.get_ifd(34853) == {1: "N"} and exif[274] == 6
+            assert (
+                exif.get_ifd(34665) == {33434: 0.02}
+                and exif.get_ifd(34853) == {1: "N"}
+                and exif[274] == 6
+            )
             assert image.tag_v2[33550] == (0.5, 0.25, 0) and image.tag_v2[315] == "é" * 5
         np.testing.assert_array_equal(np.asarray(new), np.asarray(old))
-        old.save("packed.tif", compression="tiff_lzw", tiffinfo={315: "é".encode("latin-1"), 33550: (0.5, 0.25, 0.0)})
+        old.save(
+            "packed.tif",
+            compression="tiff_lzw",
+            tiffinfo={315: "é".encode("latin-1"), 33550: (0.5, 0.25, 0.0)},
+        )
     assert denoise.main(["packed.tif"]) == 0
     with Image.open("packed_denoised.tif") as new:
         assert new.tag_v2[315] == "é" and new.tag_v2[33550] == (0.5, 0.25, 0)
@@ -295,7 +389,9 @@ def test_a_new_format_gets_the_picture_upright(turned, work, unchanged, capsys):
     for name in ("b.png", "b.tif", "b.bmp"):
         assert denoise.main(["a.webp", "-o", name]) == 0
         with Image.open(name) as new:
-            assert 274 not in new.getexif() and new.info.get("icc_profile") == (None if name == "b.bmp" else ICC)
+            assert 274 not in new.getexif() and new.info.get("icc_profile") == (
+                None if name == "b.bmp" else ICC
+            )
             np.testing.assert_array_equal(np.asarray(new), expected)
     assert "BMP cannot hold its EXIF, colour profile" in capsys.readouterr().out
 
@@ -307,17 +403,23 @@ def test_the_fourth_channel_of_deep_tiff_stays_what_it_is(work, unchanged):
         new = tifffile.TiffFile("b.tif").pages[0]
         assert [int(value) for value in new.tags[338].value] == [said]
         np.testing.assert_array_equal(new.asarray()[:, :, 3], DEEP_GRAY)
-        assert denoise.main(["a.tif", "-o", "b.png", "--overwrite"]) == (said != 2)  # where it would turn transparent
+        assert denoise.main(["a.tif", "-o", "b.png", "--overwrite"]) == (
+            said != 2
+        )  # where it would turn transparent
 
 
 def test_transparent_colours(work, unchanged, capsys):
     level = int(DEEP_GRAY[3, 4])
-    (work / "deep.png").write_bytes(png_16_bit(DEEP_GRAY[:, :, None], 0, (b"tRNS", struct.pack(">H", level))))
+    (work / "deep.png").write_bytes(
+        png_16_bit(DEEP_GRAY[:, :, None], 0, (b"tRNS", struct.pack(">H", level)))
+    )
     PALETTE.save("clear.gif", transparency=PALETTE.getpixel((5, 5)))
     exact = np.dstack([RGB, np.where(ALPHA > 128, 255, 0).astype(np.uint8)])
     (work / "exact.webp").write_bytes(pillow(exact, "WEBP", lossless=True, exact=True))
     assert denoise.main(["deep.png", "clear.gif", "exact.webp", "-o", "out"]) == 0
-    np.testing.assert_array_equal(read_photo("out/deep.png").alpha, np.where(DEEP_GRAY == level, 0, 65535))
+    np.testing.assert_array_equal(
+        read_photo("out/deep.png").alpha, np.where(DEEP_GRAY == level, 0, 65535)
+    )
     with Image.open("clear.gif") as old, Image.open("out/clear.gif") as new:
         old, new = np.asarray(old.convert("RGBA")), np.asarray(new.convert("RGBA"))
     np.testing.assert_array_equal(new[:, :, 3], old[:, :, 3])
@@ -327,7 +429,11 @@ def test_transparent_colours(work, unchanged, capsys):
 
 def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatch):
     tags = writing.as_16_bit_tiff
-    monkeypatch.setattr(writing, "as_16_bit_tiff", lambda photo, pixels, given: 1 / 0 if given else tags(photo, pixels, given))
+    monkeypatch.setattr(
+        writing,
+        "as_16_bit_tiff",
+        lambda photo, pixels, given: 1 / 0 if given else tags(photo, pixels, given),
+    )
     (work / "a.tif").write_bytes(LOSSLESS["deep turned.tif"])
     assert denoise.main(["a.tif"]) == 0
     assert "its metadata could not be kept (division by zero)" in capsys.readouterr().out
@@ -348,19 +454,31 @@ def test_alpha_of_bmp_stays(work, unchanged):
 
 def test_deep_png_keeps_what_it_says_as_tiff(work, unchanged, capsys):
     dots = struct.pack(">IIB", 11811, 11811, 1)  # a metre
-    (work / "a.png").write_bytes(png_16_bit(DEEP_RGB, 2, (b"pHYs", dots), (b"iCCP", b"x\0\0" + zlib.compress(ICC))))
+    (work / "a.png").write_bytes(
+        png_16_bit(DEEP_RGB, 2, (b"pHYs", dots), (b"iCCP", b"x\0\0" + zlib.compress(ICC)))
+    )
     assert denoise.main(["a.png", "-o", "a.tif"]) == 0
     assert "metadata" not in capsys.readouterr().out
     with Image.open("a.tif") as new:
-        assert new.info["icc_profile"] == ICC and [round(dots) for dots in new.info["dpi"]] == [300, 300]
+        assert new.info["icc_profile"] == ICC and [round(dots) for dots in new.info["dpi"]] == [
+            300,
+            300,
+        ]
 
 
 def test_a_transparent_level_of_few_bits(work, unchanged):
     levels = np.arange(16, dtype=np.uint8).reshape(1, 16).repeat(16, 0)
     packed = (levels[:, ::2] << 4) | levels[:, 1::2]
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 4, 0, 0, 0, 0)), (b"tRNS", b"\0\x05"), (b"IDAT", rows), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 16, 16, 4, 0, 0, 0, 0)),
+        (b"tRNS", b"\0\x05"),
+        (b"IDAT", rows),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks
+    ]
     (work / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     assert denoise.main(["a.png"]) == 0
     np.testing.assert_array_equal(read_photo("a_denoised.png").alpha, np.where(levels == 5, 0, 255))
@@ -378,7 +496,9 @@ def test_damaged_and_long_texts_of_png(work, unchanged):
         assert len(new.info["XML:com.adobe.xmp"]) == 2_000_000
 
 
-def test_one_picture_too_large_for_memory_does_not_end_the_batch(work, unchanged, capsys, monkeypatch):
+def test_one_picture_too_large_for_memory_does_not_end_the_batch(
+    work, unchanged, capsys, monkeypatch
+):
     for name in "ab":
         Image.fromarray(RGB).save(f"{name}.png")
     read = denoise.to_tensor
@@ -393,7 +513,10 @@ def test_one_picture_too_large_for_memory_does_not_end_the_batch(work, unchanged
     monkeypatch.setattr(denoise, "to_tensor", first_fails)
     assert denoise.main(["a.png", "b.png"]) == 1
     printed = capsys.readouterr()
-    assert "skipped: a.png: does not fit into memory" in printed.err and Path("b_denoised.png").is_file()
+    assert (
+        "skipped: a.png: does not fit into memory" in printed.err
+        and Path("b_denoised.png").is_file()
+    )
 
 
 def test_xmp_does_not_turn_an_upright_picture_again(work, unchanged):
@@ -405,7 +528,9 @@ def test_xmp_does_not_turn_an_upright_picture_again(work, unchanged):
     for name in ("a.png", "a.tif"):
         assert denoise.main(["a.webp", "-o", name]) == 0
         with Image.open(name) as new:
-            np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(new)), np.rot90(RGB, -1))
+            np.testing.assert_array_equal(
+                np.asarray(ImageOps.exif_transpose(new)), np.rot90(RGB, -1)
+            )
 
 
 def test_captions_of_jpeg_are_kept(work, unchanged):
@@ -418,7 +543,9 @@ def test_captions_of_jpeg_are_kept(work, unchanged):
 
 def test_thumbnails_of_jpeg_do_not_go_on_showing_the_noisy_picture(work, unchanged):
     def folder(entries: dict[int, tuple[int, int]], following: int) -> bytes:
-        listed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in entries.items())
+        listed = b"".join(
+            struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in entries.items()
+        )
         return struct.pack("<H", len(entries)) + listed + struct.pack("<I", following)
 
     thumbnail = pillow(RGB, "JPEG")
@@ -456,7 +583,13 @@ def half_a_png() -> bytes:
     whole = pillow(RGB, "PNG")
     rows = zlib.compress(bytes(15 * (1 + 3 * 37)))
     chunk = b"IDAT" + rows
-    return whole[:33] + struct.pack(">I", len(rows)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[-12:]
+    return (
+        whole[:33]
+        + struct.pack(">I", len(rows))
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + whole[-12:]
+    )
 
 
 def tiff_12_bit() -> bytes:
@@ -485,14 +618,27 @@ HOSTILE = {
     "bits.png": (pillow(Image.fromarray(GRAY).convert("1"), "PNG"), "1 bit"),
     "float.tif": (pillow(Image.fromarray(GRAY.astype(np.float32)), "TIFF"), "floating-point"),
     "int.tif": (pillow(Image.fromarray(GRAY.astype(np.int32)), "TIFF"), "32-bit"),
-    "animated.gif": (pillow(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(90)]), "2 frames"),
-    "animated.webp": (pillow(RGB, "WEBP", save_all=True, append_images=[Image.fromarray(RGB[::-1])]), "2 frames"),
-    "pages.tif": (pillow(RGB, "TIFF", save_all=True, append_images=[Image.fromarray(RGB)]), "2 frames"),
-    "huge.png": (png_16_bit(np.zeros((1, 1, 1), np.uint16), 0).replace(
-        struct.pack(">II", 1, 1), struct.pack(">II", 60000, 60000), 1), "60000x60000|damaged|no picture"),
+    "animated.gif": (
+        pillow(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(90)]),
+        "2 frames",
+    ),
+    "animated.webp": (
+        pillow(RGB, "WEBP", save_all=True, append_images=[Image.fromarray(RGB[::-1])]),
+        "2 frames",
+    ),
+    "pages.tif": (
+        pillow(RGB, "TIFF", save_all=True, append_images=[Image.fromarray(RGB)]),
+        "2 frames",
+    ),
+    "huge.png": (
+        png_16_bit(np.zeros((1, 1, 1), np.uint16), 0).replace(
+            struct.pack(">II", 1, 1), struct.pack(">II", 60000, 60000), 1
+        ),
+        "60000x60000|damaged|no picture",
+    ),
     "foreign.png": (pillow(RGB, "PPM"), "is a PPM file"),
     "icon.png": (pillow(RGB, "ICO"), "is a ICO file|is an ICO file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -516,7 +662,9 @@ def test_a_folder_goes_on_past_bad_files_and_says_so_at_the_end(work, capsys):
     said = capsys.readouterr()
     assert said.err.count("skipped: ") == len(HOSTILE) + 1 == said.err.count("\n")
     assert f"denoised 2 pictures, skipped {len(HOSTILE) + 1}" in said.out
-    written = sorted(str(p.relative_to(work / "in_denoised")) for p in (work / "in_denoised").rglob("*.*"))
+    written = sorted(
+        str(p.relative_to(work / "in_denoised")) for p in (work / "in_denoised").rglob("*.*")
+    )
     assert written == ["deeper/good.bmp", "good.png"]
     assert denoise.main(["in/good.png", "-o", "in_denoised"]) == 1
     assert "is there already; --overwrite replaces it" in capsys.readouterr().err
@@ -555,15 +703,28 @@ def test_odd_names_and_folders(work, capsys, monkeypatch):
         said = capsys.readouterr()
         assert "denoised 3 pictures, skipped 4" in said.out and said.err.count("\n") == 4
         assert "in/closed: this folder cannot be read (Permission denied)" in said.err
-        assert "in/pipe.png: is no file" in said.err and "in/loop.png: " in said.err and "x.png" in said.err
+        assert (
+            "in/pipe.png: is no file" in said.err
+            and "in/loop.png: " in said.err
+            and "x.png" in said.err
+        )
     written = {path.name for path in (folder / "out").iterdir()}
     assert written == {
-        "a.png", "a.bmp", "two\nlines.png", "a_compare.png", "a.png_compare.png", "two\nlines_compare.png",
-    }  # fmt: skip
+        "a.png",
+        "a.bmp",
+        "two\nlines.png",
+        "a_compare.png",
+        "a.png_compare.png",
+        "two\nlines_compare.png",
+    }
     (work / "file").write_text("")
     with pytest.raises(SMNetError, match="file is a file; give a folder"):
         denoise.main(["in", "-o", "file"])
-    for wrong in ("in/a.png -o a.jp2", "in/a.png --noiseL 25 --weights x.pth", "in/a.png --point 1 1"):
+    for wrong in (
+        "in/a.png -o a.jp2",
+        "in/a.png --noiseL 25 --weights x.pth",
+        "in/a.png --point 1 1",
+    ):
         with pytest.raises(SystemExit) as caught:
             denoise.main(wrong.split())
         assert caught.value.code == 2
@@ -574,9 +735,11 @@ def test_a_file_is_not_taken_for_the_name_of_a_folder(work, unchanged, capsys):
         (work / name).parent.mkdir(exist_ok=True)
         (work / name).write_bytes(LOSSLESS["gray.png"])
     for wrong, said in (
-        ("a.png in/b.png -o z.jpg", "z.jpg names one file"), ("in -o z.png", "name a folder by -o"),
-        ("a.png -o z.heic", "pictures are written as .png,"), ("a.png in -o z.JP2", "give one, or make the folder"),
-    ):  # fmt: skip
+        ("a.png in/b.png -o z.jpg", "z.jpg names one file"),
+        ("in -o z.png", "name a folder by -o"),
+        ("a.png -o z.heic", "pictures are written as .png,"),
+        ("a.png in -o z.JP2", "give one, or make the folder"),
+    ):
         with pytest.raises(SystemExit) as caught:
             denoise.main(wrong.split())
         assert caught.value.code == 2 and said in capsys.readouterr().err
@@ -585,24 +748,38 @@ def test_a_file_is_not_taken_for_the_name_of_a_folder(work, unchanged, capsys):
     for folder in ("results.v2", "there.jpg"):
         assert denoise.main(["a.png", "in", "-o", folder]) == 0
         said = capsys.readouterr().out
-        assert "denoised 3 pictures, skipped 0, passed over 2 of kinds that cannot be read (.heic, .nef)\n" in said
-        assert sorted(path.name for path in (work / folder).iterdir()) == ["a.png", "b.png", "c.png"]
+        assert (
+            "denoised 3 pictures, skipped 0, passed over 2 of kinds that cannot be read (.heic, .nef)\n"
+            in said
+        )
+        assert sorted(path.name for path in (work / folder).iterdir()) == [
+            "a.png",
+            "b.png",
+            "c.png",
+        ]
 
 
 def test_a_file_given_twice_is_taken_once(work, unchanged, capsys):
     (work / "in").mkdir()
     (work / "in" / "a.png").write_bytes(LOSSLESS["gray.png"])
     (work / "in" / "link.png").symlink_to("a.png")  # another picture, as far as its name goes
-    assert denoise.main(["in/a.png", str(work / "in" / "a.png"), "in/../in/a.png", "in/link.png"]) == 0
+    assert (
+        denoise.main(["in/a.png", str(work / "in" / "a.png"), "in/../in/a.png", "in/link.png"]) == 0
+    )
     assert "denoised 2 pictures, skipped 0\n" in capsys.readouterr().out
-    assert {path.name for path in (work / "in").glob("*_*")} == {"a_denoised.png", "link_denoised.png"}
+    assert {path.name for path in (work / "in").glob("*_*")} == {
+        "a_denoised.png",
+        "link_denoised.png",
+    }
 
 
 def test_the_root_folder_has_nothing_beside_it(work, capsys):
     (work / "a.png").write_bytes(LOSSLESS["gray.png"])
     assert denoise.main(["/", "a.png"]) == 1
     said = capsys.readouterr()
-    assert said.err == "skipped: /: the results cannot lie beside it; name a folder for them by -o\n"
+    assert (
+        said.err == "skipped: /: the results cannot lie beside it; name a folder for them by -o\n"
+    )
     assert "denoised 1 picture, skipped 1\n" in said.out
 
 
@@ -615,14 +792,20 @@ def test_names_that_do_not_say_what_a_file_is(work, unchanged, capsys):
     said = capsys.readouterr()
     assert "skipped: none: none_denoised: pictures are written as .png, " in said.err
     assert said.err.count("; give -o such a name\n") == 2
-    assert said.out.count("it is a PNG file, and becomes JPEG as its name says") == said.out.count("it is a ") == 1
+    assert (
+        said.out.count("it is a PNG file, and becomes JPEG as its name says")
+        == said.out.count("it is a ")
+        == 1
+    )
     for name in ("a_denoised.jfif", "a_denoised.jpe", "png_denoised.jpg"):
         assert read_photo(work / name).format == "JPEG"
     assert denoise.main(["none", "-o", "a.png"]) == denoise.main(["png.jpg", "-o", "b.png"]) == 0
     assert "it is a" not in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="there are no closed folders for root")
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="there are no closed folders for root"
+)
 def test_a_folder_without_permission_is_one_line(work, capsys):
     for name in ("open/b.png", "closed/a.png"):
         (work / name).parent.mkdir()
@@ -633,32 +816,51 @@ def test_a_folder_without_permission_is_one_line(work, capsys):
     finally:
         (work / "closed").chmod(0o700)
     said = capsys.readouterr()
-    assert said.err.count("Permission denied") == 2 == said.err.count("\n") and "denoised 1 picture, skipped 2" in said.out
+    assert (
+        said.err.count("Permission denied") == 2 == said.err.count("\n")
+        and "denoised 1 picture, skipped 2" in said.out
+    )
 
 
 def test_who_reads_the_output_may_stop(work):
     (work / "a.png").write_bytes(LOSSLESS["one pixel.png"])
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([sys.executable, denoise.__file__, "a.png"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    ended = subprocess.run(
+        [sys.executable, denoise.__file__, "a.png"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(writer)
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
+    assert (
+        ended.returncode == 1
+        and "Traceback" not in ended.stderr
+        and "BrokenPipe" not in ended.stderr
+    )
     assert (work / "a_denoised.png").exists()
 
 
 def test_what_cannot_be_written_is_said_before_the_work(work, capsys, monkeypatch):
     (work / "deep.png").write_bytes(LOSSLESS["deep gray.png"])
-    monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: pytest.fail("denoised in vain"))
+    monkeypatch.setattr(
+        Denoiser, "__call__", lambda self, picture, on_tile=None: pytest.fail("denoised in vain")
+    )
     assert denoise.main(["deep.png", "-o", "a.jpg"]) == 1
     assert "skipped: deep.png: a.jpg: JPEG cannot hold 16 bits" in capsys.readouterr().err
     for side, format in ((16384, "webp"), (65501, "jpg"), (65536, "gif")):
         (work / "long.png").write_bytes(pillow(np.zeros((1, side), np.uint8), "PNG"))
         assert denoise.main(["long.png", "-o", f"a.{format}"]) == 1
-        assert f"holds at most {side - 1} pixels a side, not {side}x1; give a .png" in capsys.readouterr().err
+        assert (
+            f"holds at most {side - 1} pixels a side, not {side}x1; give a .png"
+            in capsys.readouterr().err
+        )
     name = "x" * 245 + ".png"
     (work / name).write_bytes(LOSSLESS["gray.png"])
     assert denoise.main([name]) == denoise.main([name, "-o", "out"]) == 1
-    assert capsys.readouterr().err.count("File name too long; give the picture a shorter name\n") == 2
+    assert (
+        capsys.readouterr().err.count("File name too long; give the picture a shorter name\n") == 2
+    )
 
 
 def test_the_right_network_is_found(work, capsys):
@@ -669,10 +871,14 @@ def test_the_right_network_is_found(work, capsys):
     assert "weights/model_gray_B_1.pth" in said and "weights/model_rgb_B_1.pth" in said
     assert denoise.main(["x.png", "y.png", "--noiseL", "25", "--overwrite"]) == 1
     said = capsys.readouterr()
-    assert "weights/model_gray_L25_1.pth" in said.out and "python train_rgb.py --noiseL 25" in said.err
+    assert (
+        "weights/model_gray_L25_1.pth" in said.out and "python train_rgb.py --noiseL 25" in said.err
+    )
     assert denoise.main(["y.png", "--weights", "weights/model_gray_B_1.pth", "--overwrite"]) == 1
     assert "is for gray pictures, not RGB ones" in capsys.readouterr().err
-    model = utils.load_model("weights/model_gray_L25_1.pth")  # which overwrote the blind one's result
+    model = utils.load_model(
+        "weights/model_gray_L25_1.pth"
+    )  # which overwrote the blind one's result
     noisy = torch.from_numpy(GRAY.copy())[None] / 255
     with torch.inference_mode():
         expected = (model(noisy[None])[0, 0].clamp(0, 1) * 255).round()
@@ -682,23 +888,33 @@ def test_the_right_network_is_found(work, capsys):
 def test_sheets(work, capsys):
     (work / "x.png").write_bytes(LOSSLESS["rgb.png"])
     assert denoise.main(["x.png", "--compare", "--save_stages", "--point", "5", "900"]) == 0
-    assert read_photo("x_denoised_compare.png").pixels.shape == (57, 608, 3)  # upright; three panels of at least 200, gaps of 4
+    assert read_photo("x_denoised_compare.png").pixels.shape == (
+        57,
+        608,
+        3,
+    )  # upright; three panels of at least 200, gaps of 4
     (work / "x_denoised.png").unlink()
     assert denoise.main(["x.png", "--compare"]) == 1  # the sheet is there, and nothing is replaced
-    assert "x_denoised_compare.png is there already" in capsys.readouterr().err and not (work / "x_denoised.png").exists()
+    assert (
+        "x_denoised_compare.png is there already" in capsys.readouterr().err
+        and not (work / "x_denoised.png").exists()
+    )
     (work / "x_denoised_compare.png").unlink()
     (work / "x_denoised_compare.png").mkdir()
     assert denoise.main(["x.png", "--compare", "--overwrite"]) == 1
     assert (
-        "x_denoised.png is written, but this sheet is not: " in capsys.readouterr().err and (work / "x_denoised.png").exists()
+        "x_denoised.png is written, but this sheet is not: " in capsys.readouterr().err
+        and (work / "x_denoised.png").exists()
     )
     assert read_photo("x_denoised_stages.png").pixels.shape == (57, 1016, 3)  # five
 
 
 def test_formats_that_cannot_hold_a_picture_are_one_line(tmp_path):
     for name, target, said in (
-        ("deep rgb.png", "a.jpg", "16 bits"), ("rgb alpha.png", "a.jpg", "transparency"), ("rgb.png", "a.xyz", "written as"),
-    ):  # fmt: skip
+        ("deep rgb.png", "a.jpg", "16 bits"),
+        ("rgb alpha.png", "a.jpg", "transparency"),
+        ("rgb.png", "a.xyz", "written as"),
+    ):
         (tmp_path / name).write_bytes(LOSSLESS[name])
         photo = read_photo(tmp_path / name)
         with pytest.raises(SMNetError, match=said):
@@ -706,10 +922,13 @@ def test_formats_that_cannot_hold_a_picture_are_one_line(tmp_path):
         assert not (tmp_path / target).exists()
 
 
-# --------------------------------------------------------------------------------------------------------------- tiles
+# -------------------------------------------------------------------------------------------- tiles
 
 
-@given(length=st.integers(1, 9000), tile=st.integers(SMALLEST // 8, 100).map(lambda eighths: 8 * eighths))
+@given(
+    length=st.integers(1, 9000),
+    tile=st.integers(SMALLEST // 8, 100).map(lambda eighths: 8 * eighths),
+)
 @settings(max_examples=200, deadline=None)
 def test_tiles_cover_everything_once(length, tile):
     pieces = cuts(length, tile)
@@ -718,12 +937,17 @@ def test_tiles_cover_everything_once(length, tile):
         assert 0 <= start < stop <= length and stop - start <= tile
         weights[start:stop] += ramp
     assert (weights - 1).abs().max() < 1e-6
-    assert all(a[1] - b[0] >= OVERLAP for a, b in zip(pieces, pieces[1:])) and len({b - a for a, b in pieces}) == 1
+    assert (
+        all(a[1] - b[0] >= OVERLAP for a, b in zip(pieces, pieces[1:]))
+        and len({b - a for a, b in pieces}) == 1
+    )
 
 
 def test_tiles_of_large_pictures_cost_at_most_15_percent_more():
     for width, height in ((4000, 3000), (6000, 4000), (8000, 6000)):
-        total = sum(b - a for a, b in cuts(width, tiling.LARGEST)) * sum(b - a for a, b in cuts(height, tiling.LARGEST))
+        total = sum(b - a for a, b in cuts(width, tiling.LARGEST)) * sum(
+            b - a for a, b in cuts(height, tiling.LARGEST)
+        )
         assert total <= 1.15 * width * height
 
 
@@ -741,10 +965,13 @@ def test_any_size_in_tiles(height, width):
 
 
 def test_tiles_are_seamless():
-    """A network with small weights sees far too little to notice the tiles; what it gives must not show them either."""
+    """A network with small weights sees far too little to notice the tiles; what it gives must not
+    show them either."""
     torch.manual_seed(3)
     model = SMNet(1, 4).eval()
-    noisy = torch.from_numpy(synthetic_picture(5, 300, 420)[:, :, 0].copy())[None] / 255 + 0.1 * torch.randn(1, 300, 420)
+    noisy = torch.from_numpy(synthetic_picture(5, 300, 420)[:, :, 0].copy())[
+        None
+    ] / 255 + 0.1 * torch.randn(1, 300, 420)
     whole, tiled = Denoiser(model, tile=0)(noisy), Denoiser(model, tile=136)(noisy)
     difference = (tiled - whole)[0]
     assert difference.square().mean() < 1e-4 * (whole - noisy).square().mean()

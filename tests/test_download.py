@@ -61,7 +61,10 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """A running server, a catalogue of what it has, short pauses, and a folder of its own."""
-    rows = [f"Set12,data/Set12/{name},{len(c)},{hashlib.sha256(c).hexdigest()}" for name, c in CONTENT.items()]
+    rows = [
+        f"Set12,data/Set12/{name},{len(c)},{hashlib.sha256(c).hexdigest()}"
+        for name, c in CONTENT.items()
+    ]
     catalogue = tmp_path / "datasets.csv"
     catalogue.write_text("\n".join(["set,path_in_repository,bytes,sha256", *rows]) + "\n")
     monkeypatch.setattr(download, "CATALOGUE", catalogue)
@@ -120,7 +123,9 @@ def test_trouble_that_passes_is_overcome(server, tmp_path, trick):
         ("stall", 4, "stalled (4 attempts)"),
     ],
 )
-def test_trouble_that_stays_is_named_and_the_rest_fetched(server, tmp_path, capsys, trick, attempts, said):
+def test_trouble_that_stays_is_named_and_the_rest_fetched(
+    server, tmp_path, capsys, trick, attempts, said
+):
     server.tricks = {"03.png": [trick]}
     folder = tmp_path / "data" / "Set12"
     folder.mkdir(parents=True)
@@ -129,7 +134,9 @@ def test_trouble_that_stays_is_named_and_the_rest_fetched(server, tmp_path, caps
     out, err = capsys.readouterr()
     assert "5 of 6 files" in out and "data/Set12/03.png" in err and said in err
     assert err.count("\n") == 2 and "same command again" in err
-    assert files(folder) == CONTENT | {"03.png": b"an earlier version"}  # nothing half-written, nothing left behind
+    assert files(folder) == CONTENT | {
+        "03.png": b"an earlier version"
+    }  # nothing half-written, nothing left behind
     assert server.asked["03.png"] == attempts
 
 
@@ -138,12 +145,20 @@ def test_no_server_is_one_line(server, capsys):
     server.server_close()
     assert fetch(server) == 1
     err = capsys.readouterr().err
-    assert "data/Set12/00.png, data/Set12/01.png, data/Set12/02.png and 3 more: no connection to 127.0.0.1" in err
+    assert (
+        "data/Set12/00.png, data/Set12/01.png, data/Set12/02.png and 3 more: no connection to 127.0.0.1"
+        in err
+    )
     assert err.count("\n") == 2
 
 
 def test_paths_out_of_the_folder_are_refused(server, tmp_path):
-    for path in ("data/Set12/../../evil.png", "/etc/evil", "data/Set12/..\\evil", "data/Other/evil.png"):
+    for path in (
+        "data/Set12/../../evil.png",
+        "/etc/evil",
+        "data/Set12/..\\evil",
+        "data/Other/evil.png",
+    ):
         download.CATALOGUE.write_text(f"set,path_in_repository,bytes,sha256\nSet12,{path},1,00\n")
         with pytest.raises(SMNetError, match="is not a path below data/Set12"):
             fetch(server)
@@ -154,17 +169,27 @@ def test_the_list_and_the_catalogue_agree(capsys):
     assert download.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[:2] for line in lines] == [
-        ["Set12", "12"], ["Set68", "68"], ["CBSD68", "68"], ["Kodak24", "24"], ["McMaster", "18"], ["BSDS500", "400"],
-        ["PolyU", "200"], ["CC", "30"],
-    ]  # fmt: skip
+        ["Set12", "12"],
+        ["Set68", "68"],
+        ["CBSD68", "68"],
+        ["Kodak24", "24"],
+        ["McMaster", "18"],
+        ["BSDS500", "400"],
+        ["PolyU", "200"],
+        ["CC", "30"],
+    ]
     targets = [file.target for name in download.SETS for file in download.files_of(name, "data")]
     assert len(set(targets)) == 820
     assert {str(target.parent) for target in targets} == {
-        *(f"data/{name}" for name in download.SETS if name != "BSDS500"), "data/BSDS500/train", "data/BSDS500/test",
-    }  # fmt: skip
+        *(f"data/{name}" for name in download.SETS if name != "BSDS500"),
+        "data/BSDS500/train",
+        "data/BSDS500/test",
+    }
 
 
-@pytest.mark.parametrize("words", ["", "Nowhere", "Set12 --mirror ftp://x", "Set12 --mirror http://", "Set12 --jobs 0"])
+@pytest.mark.parametrize(
+    "words", ["", "Nowhere", "Set12 --mirror ftp://x", "Set12 --mirror http://", "Set12 --jobs 0"]
+)
 def test_wrong_arguments_exit_with_2(words):
     with pytest.raises(SystemExit) as caught:
         download.main(words.split())
@@ -176,5 +201,7 @@ def test_names_are_found_in_any_case():
     assert download.parse_args(["all"]).names == list(download.SETS)
     assert list(download.SETS) == list(images.DOWNLOADABLE)
     for path, name in (("Set12", "Set12"), ("data/CC", "CC"), ("data/BSDS500/train", "BSDS500")):
-        with pytest.raises(SMNetError, match=f"no folder {path}; fetch it: python download.py {name}"):
+        with pytest.raises(
+            SMNetError, match=f"no folder {path}; fetch it: python download.py {name}"
+        ):
             images.find_pictures(path)

@@ -17,12 +17,16 @@ def test_the_onnx_file_gives_the_same_numbers(tmp_path, capsys):
     model = utils.load_model(tmp_path / "net.pth")
     for block in model.noise_memory.decoder:
         torch.nn.init.normal_(block.non_local.out.weight)  # attention that does something
-    utils.save_checkpoint(tmp_path / "net.pth", {"model": model.state_dict(), "channels": 3, "width": 4})
+    utils.save_checkpoint(
+        tmp_path / "net.pth", {"model": model.state_dict(), "channels": 3, "width": 4}
+    )
     assert export.main([str(tmp_path / "net.pth")]) == 0
     assert "differs from PyTorch by at most" in capsys.readouterr().out
     file = tmp_path / "net.onnx"
     graph = onnx.load(file).graph
-    assert {node.domain for node in graph.node} == {""} and "MaxUnpool" not in {node.op_type for node in graph.node}
+    assert {node.domain for node in graph.node} == {""} and "MaxUnpool" not in {
+        node.op_type for node in graph.node
+    }
     x = torch.rand(1, 3, 160, 32)
     (output,) = onnxruntime.InferenceSession(file.read_bytes()).run(None, {"noisy": x.numpy()})
     with torch.inference_mode():

@@ -39,7 +39,14 @@ def write_pairs(folder: Path, names: list[str], *, side: int = 64) -> Path:
     return folder
 
 
-NAMES = ["canon_chair_1", "canon_chair_2", "nikon_wall_1", "nikon_wall_2", "nikon_wall_3", "sony_door_1"]
+NAMES = [
+    "canon_chair_1",
+    "canon_chair_2",
+    "nikon_wall_1",
+    "nikon_wall_2",
+    "nikon_wall_3",
+    "sony_door_1",
+]
 PATTERNS = "*_real*", "*_mean*"
 
 
@@ -52,22 +59,35 @@ def work(tmp_path, monkeypatch):
 
 
 def build(script=dataset, *words: str) -> int:
-    return script.main(["--train_dir", "data/PolyU", "--pairs", *PATTERNS, "--patch_size", "48", *words])
+    return script.main(
+        ["--train_dir", "data/PolyU", "--pairs", *PATTERNS, "--patch_size", "48", *words]
+    )
 
 
 def test_patterns_match_by_what_their_stars_stand_for():
     assert match(Path("a/x_real_1.JPG"), "*_real*") == "a/x__1"
     assert match(Path("x_mean.JPG"), "*_real*") is None
-    assert match(Path("noisy/x.png"), "noisy/*") == "x" and match(Path("clean/x.jpg"), "clean/*") == "x"
-    assert match(Path("x_real.png"), "*_real.png") == "x" and match(Path("x_real.jpg"), "*_real.png") is None
+    assert (
+        match(Path("noisy/x.png"), "noisy/*") == "x"
+        and match(Path("clean/x.jpg"), "clean/*") == "x"
+    )
+    assert (
+        match(Path("x_real.png"), "*_real.png") == "x"
+        and match(Path("x_real.jpg"), "*_real.png") is None
+    )
     assert scene("Canon_5_160_chair_11") == scene("Canon_5_160_chair_2") == "Canon_5_160_chair"
-    assert scene("plant__3") == scene("plant_4") and scene("123") == "123" and scene("0/12") == "0/12"
+    assert (
+        scene("plant__3") == scene("plant_4") and scene("123") == "123" and scene("0/12") == "0/12"
+    )
 
 
 def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
     pairs, problems = find_pairs(["data/PolyU"], *PATTERNS)
     assert [pair.name for pair in pairs] == NAMES and not problems
-    assert pairs[0].noisy.name == "canon_chair_1_real.png" and pairs[0].clean.name == "canon_chair_1_mean.png"
+    assert (
+        pairs[0].noisy.name == "canon_chair_1_real.png"
+        and pairs[0].clean.name == "canon_chair_1_mean.png"
+    )
 
     for i, name in enumerate(("a", "sub/b", "c")):  # two folders, names alike but for their endings
         for side, ending in (("noisy", "jpg"), ("clean", "png")):
@@ -75,7 +95,11 @@ def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
                 path = work / side / f"{name}.{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(path), synthetic_picture(i, 40, 40, 3))
-    for how in ((["."], "noisy", "clean"), (["."], str(work / "noisy"), str(work / "clean")), (["."], "noisy/*", "clean/*")):
+    for how in (
+        (["."], "noisy", "clean"),
+        (["."], str(work / "noisy"), str(work / "clean")),
+        (["."], "noisy/*", "clean/*"),
+    ):
         pairs, problems = find_pairs(*how)
         assert [pair.name for pair in pairs] == ["a", "sub/b"]
         assert len(problems) == 1 and "noisy/c.jpg: has no clean partner" in problems[0]
@@ -87,10 +111,17 @@ def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
         cv2.imwrite(f"other/{name}.png", synthetic_picture(0, 40, 40, 3))
     for words in (("*_noisy", "*"), ("*", "*_noisy")):
         (pair,), problems = find_pairs(["other"], *words)
-        assert pair.name == "d" and {pair.clean.name, pair.noisy.name} == {"d.png", "d_noisy.png"} and not problems
+        assert (
+            pair.name == "d"
+            and {pair.clean.name, pair.noisy.name} == {"d.png", "d_noisy.png"}
+            and not problems
+        )
     for words, said in (
         ((["."], "noisy", "cleen"), "cleen is no folder"),
-        ((["data/PolyU"], "*_x*", "*_y*"), "no pair .* in data/PolyU: 0 noisy pictures, 0 clean ones"),
+        (
+            (["data/PolyU"], "*_x*", "*_y*"),
+            "no pair .* in data/PolyU: 0 noisy pictures, 0 clean ones",
+        ),
         ((["data/CC"], *PATTERNS), "no folder data/CC; fetch it: python download.py CC"),
     ):
         with pytest.raises(SMNetError, match=said):
@@ -106,9 +137,13 @@ def test_whole_scenes_are_set_aside(work):
         assert (train, val) == hold_out(pairs, count)
     with pytest.raises(SMNetError, match="cannot be set aside"):
         hold_out(pairs, 6)
-    numbered = [PictureFiles(f"img_{i}", Path(), Path()) for i in range(5)]  # one "scene": every pair is its own
+    numbered = [
+        PictureFiles(f"img_{i}", Path(), Path()) for i in range(5)
+    ]  # one "scene": every pair is its own
     assert [len(part) for part in hold_out(numbered, 2)] == [3, 2]
-    with pytest.raises(SMNetError, match="2 scenes, of 1 to 5 pairs"):  # one pair is too few to validate on
+    with pytest.raises(
+        SMNetError, match="2 scenes, of 1 to 5 pairs"
+    ):  # one pair is too few to validate on
         hold_out([*numbered, PictureFiles("cover", Path(), Path())], 4)
 
 
@@ -127,26 +162,61 @@ def test_the_h5_file_keeps_pairs_together(work, capsys):
         assert len(names) + len(val) == 6
         first = cv2.imread(f"data/PolyU/{names[0]}_real.png")[:48, :48, ::-1].transpose(2, 0, 1)
         np.testing.assert_array_equal(file["noisy"][0], first)
-    train_set = PatchDataset("train_pairs.h5", channels=3, patch_size=32, noise_range=(0, 55), draws=8, seed=0,
-                             allow_pairs=True)  # fmt: skip
+    train_set = PatchDataset(
+        "train_pairs.h5",
+        channels=3,
+        patch_size=32,
+        noise_range=(0, 55),
+        draws=8,
+        seed=0,
+        allow_pairs=True,
+    )
     assert train_set.pairs
     for index in range(0, len(train_set), 5):
         clean, noisy, sigma = train_set[1, index]
-        assert torch.isnan(sigma) and 8 < 255 * (noisy - clean).std() < 15  # noise, not another place or orientation
+        assert (
+            torch.isnan(sigma) and 8 < 255 * (noisy - clean).std() < 15
+        )  # noise, not another place or orientation
     again = train_set[1, 3]
     assert torch.equal(again[1], train_set[1, 3][1])
 
 
 def test_train_and_test_on_pairs(work, capsys):
     build(dataset, "--holdout", "2")
-    words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32", "--batchsize", "4", "--draws", "1",
-             "--workers", "0", "--device", "cpu", "--save_every", "0"]  # fmt: skip
+    words = [
+        "--train_h5",
+        "train_pairs.h5",
+        "--width",
+        "4",
+        "--patch_size",
+        "32",
+        "--batchsize",
+        "4",
+        "--draws",
+        "1",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--save_every",
+        "0",
+    ]
     assert train_rgb_blind.main([*words, "--epochs", "1"]) == 0
     said = capsys.readouterr().out
-    assert "train_pairs.h5 holds pairs of real noise: no noise is added" in said and "validation of real noise" in said
+    assert (
+        "train_pairs.h5 holds pairs of real noise: no noise is added" in said
+        and "validation of real noise" in said
+    )
     assert train_rgb_blind.main([*words, "--epochs", "2", "--resume"]) == 0
-    assert train_rgb_blind.main([*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l"]) == 0  # the same in one go
-    assert train_rgb_blind.main([*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l", "-c", "2"]) == 0
+    assert (
+        train_rgb_blind.main([*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l"]) == 0
+    )  # the same in one go
+    assert (
+        train_rgb_blind.main(
+            [*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l", "-c", "2"]
+        )
+        == 0
+    )
     assert "continuing exactly after epoch 2" in capsys.readouterr().out
     whole = torch.load("w/model_rgb_R_2.pth", weights_only=True)["model"]
     weights = torch.load("weights/model_rgb_R_2.pth", weights_only=True)
@@ -155,14 +225,29 @@ def test_train_and_test_on_pairs(work, capsys):
     (_, line) = map(json.loads, Path("logs/model_rgb_R.jsonl").read_text().splitlines())
     capsys.readouterr()
 
-    command = ["--mode", "R", "--test_data", "val_pairs.h5", "PolyU", "--json", "x.json", "--csv", "x.csv", "--save_dir", "out"]
+    command = [
+        "--mode",
+        "R",
+        "--test_data",
+        "val_pairs.h5",
+        "PolyU",
+        "--json",
+        "x.json",
+        "--csv",
+        "x.csv",
+        "--save_dir",
+        "out",
+    ]
     assert test_rgb_script.main([*command, "--baseline"]) == 0
     said = capsys.readouterr().out
     assert "PolyU, real noise, weights/model_rgb_R_2.pth" in said and "SMNet gains" in said
     held_out, everything = json.loads(Path("x.json").read_text())
     assert held_out["mean"]["psnr"]["SMNet"] == pytest.approx(line["val_psnr"], abs=1e-3)
     assert [picture["name"] for picture in everything["pictures"]] == NAMES
-    clean, noisy = (to_float(cv2.imread(f"data/PolyU/{NAMES[0]}_{x}.png").transpose(2, 0, 1)) for x in ("mean", "real"))
+    clean, noisy = (
+        to_float(cv2.imread(f"data/PolyU/{NAMES[0]}_{x}.png").transpose(2, 0, 1))
+        for x in ("mean", "real")
+    )
     expected = -10 * np.log10((clean - noisy).square().mean().item())
     assert everything["pictures"][0]["psnr"]["noisy"] == pytest.approx(expected, abs=1e-3)
     assert everything["mean"]["psnr"]["NL-means"] > everything["mean"]["psnr"]["noisy"] + 1
@@ -174,8 +259,24 @@ def test_train_and_test_on_pairs(work, capsys):
 
 def test_gray_pairs(work, capsys):
     build(dataset_gray, "--holdout", "2")
-    words = ["--train_h5", "train_gray_pairs.h5", "--width", "4", "--patch_size", "32", "--batchsize", "4", "--draws", "1",
-             "--workers", "0", "--epochs", "1", "--device", "cpu"]  # fmt: skip
+    words = [
+        "--train_h5",
+        "train_gray_pairs.h5",
+        "--width",
+        "4",
+        "--patch_size",
+        "32",
+        "--batchsize",
+        "4",
+        "--draws",
+        "1",
+        "--workers",
+        "0",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
     assert train_gray_blind.main(words) == 0
     assert test_gray_script.main(["--mode", "R", "--test_data", "val_gray_pairs.h5"]) == 0
     with pytest.raises(SMNetError, match="train_.*_blind.py train on"):
@@ -193,10 +294,31 @@ def test_two_folders_from_end_to_end(work, capsys):
     assert dataset.main(["--train_dir", "train", *words, "--holdout", "2"]) == 0
     said = capsys.readouterr().out
     assert "4 pairs to train on, 2 of 2 other scenes set aside" in said
-    twice = ["--train_dir", "train", "./train", *words, "--holdout", "2", "--train_h5", "c.h5", "--val_h5", "d.h5"]
+    twice = [
+        "--train_dir",
+        "train",
+        "./train",
+        *words,
+        "--holdout",
+        "2",
+        "--train_h5",
+        "c.h5",
+        "--val_h5",
+        "d.h5",
+    ]
     assert dataset.main(twice) == 0  # the folder given twice is taken once
     assert "4 pairs to train on, 2 of 2 other scenes set aside" in capsys.readouterr().out
-    here = ["--pairs", "train/noisy", "train/clean", "--patch_size", "48", "--train_h5", "a.h5", "--val_h5", "b.h5"]
+    here = [
+        "--pairs",
+        "train/noisy",
+        "train/clean",
+        "--patch_size",
+        "48",
+        "--train_h5",
+        "a.h5",
+        "--val_h5",
+        "b.h5",
+    ]
     assert dataset.main(here) == 0  # from here, without --train_dir; a fifth is set aside
     assert "5 pairs to train on, 1 of 1 other scenes" in capsys.readouterr().out
     with pytest.raises(SMNetError, match="train_pairs.h5 is there, and was made otherwise"):
@@ -205,15 +327,32 @@ def test_two_folders_from_end_to_end(work, capsys):
     assert dataset.main(["--train_dir", "train", "--val_dir", "val", *words, "--overwrite"]) == 0
     assert "6 pairs to train on, 2 to validate on" in capsys.readouterr().out
     with h5py.File("train_pairs.h5") as file:
-        assert json.loads(file.attrs["pairs"]) == ["noisy", "clean"] and file.attrs["val_dir"] == "val"
+        assert (
+            json.loads(file.attrs["pairs"]) == ["noisy", "clean"] and file.attrs["val_dir"] == "val"
+        )
     with pytest.raises(SMNetError, match="has pairs in common with --train_dir"):
         dataset.main(["--train_dir", "train", "--val_dir", "train", *words])
 
     torch.manual_seed(0)
     utils.save_checkpoint("net.pth", {"model": SMNet(3, 4).state_dict()})
-    command = ["--mode", "R", "--weights", "net.pth", "--test_data", "val", "--pairs", "noisy", "clean", "--json", "x.json"]
+    command = [
+        "--mode",
+        "R",
+        "--weights",
+        "net.pth",
+        "--test_data",
+        "val",
+        "--pairs",
+        "noisy",
+        "clean",
+        "--json",
+        "x.json",
+    ]
     assert test_rgb_script.main(command) == 0
-    assert [p["name"] for p in json.loads(Path("x.json").read_text())[0]["pictures"]] == ["img_0", "img_1"]
+    assert [p["name"] for p in json.loads(Path("x.json").read_text())[0]["pictures"]] == [
+        "img_0",
+        "img_1",
+    ]
 
 
 def test_links_to_one_clean_picture_are_pairs_of_their_own(tmp_path):
@@ -221,7 +360,9 @@ def test_links_to_one_clean_picture_are_pairs_of_their_own(tmp_path):
     for i in range(6):
         for side in ("noisy", "clean"):
             (tmp_path / side).mkdir(exist_ok=True)
-        (tmp_path / "noisy" / f"{i}.png").write_bytes((tmp_path / "truth" / f"0{i % 2}.png").read_bytes())
+        (tmp_path / "noisy" / f"{i}.png").write_bytes(
+            (tmp_path / "truth" / f"0{i % 2}.png").read_bytes()
+        )
         (tmp_path / "clean" / f"{i}.png").symlink_to(tmp_path / "truth" / f"0{i % 2}.png")
     found, problems = find_pairs([tmp_path], "noisy", "clean")
     assert len(found) == 6 and not problems
@@ -232,8 +373,24 @@ def test_training_starts_from_given_weights(work):
     torch.manual_seed(5)
     model = SMNet(3, 4)
     utils.save_checkpoint("net.pth", {"model": model.state_dict()})
-    words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32", "--batchsize", "4", "--workers", "0"]
-    assert train_rgb_blind.main([*words, "--init", "net.pth", "--max_steps", "1", "--lr", "0", "--device", "cpu"]) == 0
+    words = [
+        "--train_h5",
+        "train_pairs.h5",
+        "--width",
+        "4",
+        "--patch_size",
+        "32",
+        "--batchsize",
+        "4",
+        "--workers",
+        "0",
+    ]
+    assert (
+        train_rgb_blind.main(
+            [*words, "--init", "net.pth", "--max_steps", "1", "--lr", "0", "--device", "cpu"]
+        )
+        == 0
+    )
     trained = torch.load("weights/model_rgb_R_1.pth", weights_only=True)["model"]
     assert all(torch.equal(trained[name], value) for name, value in model.state_dict().items())
 
@@ -256,7 +413,10 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
     for words, said in (
         (["--mode", "R", "--test_data", "PolyU"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
         (["--mode", "R", "--test_data", "CC"], "python download.py CC"),
-        (["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"], "no pair *_a*, *_b* in data/PolyU"),
+        (
+            ["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"],
+            "no pair *_a*, *_b* in data/PolyU",
+        ),
         (["--mode", "R"], "python download.py CC"),
         (["--mode", "B", "--test_data", "val_pairs.h5"], "which --mode R and no other is for"),
         (["--mode", "R", "--test_data", str(rgb_h5[1])], "holds no pairs"),
@@ -264,7 +424,9 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
         assert test_rgb_script.main(words) == 1
         assert said in capsys.readouterr().err
     words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32"]
-    with pytest.raises(SMNetError, match="not smnet validation pairs; make it: python dataset.py --pairs"):
+    with pytest.raises(
+        SMNetError, match="not smnet validation pairs; make it: python dataset.py --pairs"
+    ):
         train_rgb_blind.main([*words, "--val_h5", str(rgb_h5[1])])
     with pytest.raises(SMNetError, match="no file val_data.h5"):  # the default's name, but given
         train_rgb_blind.main([*words, "--val_h5", "val_data.h5"])
@@ -272,7 +434,18 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
         with pytest.raises(SMNetError, match=f"to which {option[0]} does not apply"):
             train_rgb_blind.main([*words, *option])
     with pytest.raises(SMNetError, match="not smnet validation pictures"):
-        train_rgb_blind.main(["--train_h5", str(rgb_h5[0]), "--val_h5", "val_pairs.h5", "--width", "4", "--patch_size", "32"])
+        train_rgb_blind.main(
+            [
+                "--train_h5",
+                str(rgb_h5[0]),
+                "--val_h5",
+                "val_pairs.h5",
+                "--width",
+                "4",
+                "--patch_size",
+                "32",
+            ]
+        )
     (work / "val_pairs.h5").unlink()
     with pytest.raises(SMNetError, match="no file val_pairs.h5; .* --pairs"):
         train_rgb_blind.main(words)

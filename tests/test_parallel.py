@@ -1,4 +1,5 @@
-"""Several processes under torchrun, on CPU: the same run as one process, whatever their number, and after one of them dies."""
+"""Several processes under torchrun, on CPU: the same run as one process, whatever their number, and
+after one of them dies."""
 
 import json
 import os
@@ -17,11 +18,14 @@ import train_gray
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun's gloo needs Linux or macOS")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="torchrun's gloo needs Linux or macOS"
+)
 
 
 def options(train_args: list[str], folder: Path) -> list[str]:
-    """20 steps in 7 epochs, batches of 4, like the other runs of a test, into a folder of their own."""
+    """20 steps in 7 epochs, batches of 4, like the other runs of a test, into a folder of their
+    own."""
     return [*train_args, "--max_steps", "20", "--epochs", "9", *folders(folder)]
 
 
@@ -29,7 +33,9 @@ def start(words: list[str], *launch: str) -> subprocess.Popen:
     """train_gray.py under torchrun."""
     command = [*TORCHRUN, *launch, str(ROOT / "train_gray.py"), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -43,8 +49,24 @@ def finish(process: subprocess.Popen) -> str:
 def alone(gray_h5, tmp_path_factory) -> tuple[Path, dict, list[dict]]:
     """The same run in one process, without torchrun: its weights and log."""
     folder = tmp_path_factory.mktemp("alone")
-    data = ["--train_h5", str(gray_h5[0]), "--val_h5", str(gray_h5[1]), "--width", "4", "--patch_size", "32", "--draws", "1",
-            "--batchsize", "4", "--workers", "0", "--device", "cpu"]  # fmt: skip
+    data = [
+        "--train_h5",
+        str(gray_h5[0]),
+        "--val_h5",
+        str(gray_h5[1]),
+        "--width",
+        "4",
+        "--patch_size",
+        "32",
+        "--draws",
+        "1",
+        "--batchsize",
+        "4",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
     train_gray.main(options(data, folder))
     return folder, final_weights(folder, "model_gray_L25_7.pth"), log_lines(folder)
 
@@ -55,19 +77,37 @@ def assert_same_run(folder: Path, alone: tuple[Path, dict, list[dict]]) -> None:
     ours = final_weights(folder, "model_gray_L25_7.pth")
     assert all((ours[name] - weights[name]).abs().max() < 1e-4 for name in weights)
     lines = log_lines(folder)
-    assert [(line["epoch"], line["step"]) for line in lines] == [(line["epoch"], line["step"]) for line in log]
+    assert [(line["epoch"], line["step"]) for line in lines] == [
+        (line["epoch"], line["step"]) for line in log
+    ]
     for a, b in zip(lines, log):
-        assert abs(a["loss"] - b["loss"]) < 1e-5 and abs(a["val_psnr"] - b["val_psnr"]) < 1e-3, json.dumps([a, b])
-    assert sorted(p.name for p in (folder / "weights").iterdir()) == sorted(p.name for p in (alone[0] / "weights").iterdir())
+        assert abs(a["loss"] - b["loss"]) < 1e-5 and abs(a["val_psnr"] - b["val_psnr"]) < 1e-3, (
+            json.dumps([a, b])
+        )
+    assert sorted(p.name for p in (folder / "weights").iterdir()) == sorted(
+        p.name for p in (alone[0] / "weights").iterdir()
+    )
 
 
 @pytest.mark.parametrize(
     "processes, more",
-    [(1, []), (2, ["--accumulate", "2"]), (3, []), (3, ["--accumulate", "2"]), (4, [])],  # 3: shares of 2, 1 and 1 pictures
+    [
+        (1, []),
+        (2, ["--accumulate", "2"]),
+        (3, []),
+        (3, ["--accumulate", "2"]),
+        (4, []),
+    ],  # 3: shares of 2, 1 and 1 pictures
     ids=["1", "2", "3", "3 accumulated", "4"],
 )
-def test_the_run_is_the_same_whatever_the_number_of_processes(processes, more, train_args, tmp_path, alone):
-    said = finish(start([*options(train_args, tmp_path), *more], "--standalone", f"--nproc_per_node={processes}"))
+def test_the_run_is_the_same_whatever_the_number_of_processes(
+    processes, more, train_args, tmp_path, alone
+):
+    said = finish(
+        start(
+            [*options(train_args, tmp_path), *more], "--standalone", f"--nproc_per_node={processes}"
+        )
+    )
     assert said.count("validation at sigma 25") == 7  # one process speaks
     assert "Grad strides" not in said
     assert_same_run(tmp_path, alone)
@@ -88,11 +128,18 @@ def wait_for_the_first_epoch(folder: Path) -> None:
 
 def workers_of(launcher: int) -> list[int]:
     """The processes that torchrun has started."""
-    return [int(line) for line in subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True, text=True).stdout.split()]
+    return [
+        int(line)
+        for line in subprocess.run(
+            ["pgrep", "-P", str(launcher)], capture_output=True, text=True
+        ).stdout.split()
+    ]
 
 
 @pytest.mark.parametrize("rank, standalone", [(0, True), (1, True), (1, False)])
-def test_a_killed_worker_is_started_again_and_the_run_goes_on(rank, standalone, train_args, tmp_path, alone):
+def test_a_killed_worker_is_started_again_and_the_run_goes_on(
+    rank, standalone, train_args, tmp_path, alone
+):
     words = [*options(train_args, tmp_path), "--save_every", "0"]
     where = "--standalone" if standalone else f"--master_port={free_port()}"
     process = start(words, where, "--nproc_per_node=2", "--max-restarts=1")
@@ -107,9 +154,15 @@ def test_another_launch_is_no_restart(train_args, tmp_path):
     words = [*options(train_args, tmp_path), "--max_steps", "3"]
     names = []
     for _ in range(2):
-        said = finish(start([*words, "--overwrite"], f"--master_port={free_port()}", "--nproc_per_node=1"))
+        said = finish(
+            start([*words, "--overwrite"], f"--master_port={free_port()}", "--nproc_per_node=1")
+        )
         assert "steps 1 to 3" in said and "resumed" not in said
-        names.append(torch.load(tmp_path / "weights" / "model_gray_L25_state.pth", weights_only=True)["launch"])
+        names.append(
+            torch.load(tmp_path / "weights" / "model_gray_L25_state.pth", weights_only=True)[
+                "launch"
+            ]
+        )
     assert names[0] != names[1] and "none" not in names
 
 
@@ -149,6 +202,11 @@ def test_sigterm_saves_and_the_run_resumes(train_args, tmp_path, alone):
 
 
 def test_a_batch_smaller_than_the_processes_is_one_line(train_args, tmp_path):
-    process = start([*options(train_args, tmp_path), "--batchsize", "1"], "--standalone", "--nproc_per_node=2")
+    process = start(
+        [*options(train_args, tmp_path), "--batchsize", "1"], "--standalone", "--nproc_per_node=2"
+    )
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 1 and "error: --batchsize 1 is the whole batch, too small for 2 processes" in said
+    assert (
+        process.returncode == 1
+        and "error: --batchsize 1 is the whole batch, too small for 2 processes" in said
+    )

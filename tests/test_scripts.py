@@ -1,4 +1,5 @@
-"""The scripts as a user types them: the four presets side by side, the contract's commands, exit statuses, no tracebacks."""
+"""The scripts as a user types them: the four presets side by side, the contract's commands, exit
+statuses, no tracebacks."""
 
 import importlib
 import shutil
@@ -15,14 +16,30 @@ SCRIPTS = ["dataset", "dataset_gray", *TRAIN_SCRIPTS, "test_rgb", "test_gray", "
 
 def test_the_train_scripts_differ_only_where_they_should():
     presets = {name: importlib.import_module(name).DEFAULTS for name in TRAIN_SCRIPTS}
-    common = {key for key in presets["train_rgb"] if all(key in preset for preset in presets.values())}
-    differing = {key for key in common if len({str(preset[key]) for preset in presets.values()}) > 1}
+    common = {
+        key for key in presets["train_rgb"] if all(key in preset for preset in presets.values())
+    }
+    differing = {
+        key for key in common if len({str(preset[key]) for preset in presets.values()}) > 1
+    }
     assert differing == {"train_h5", "val_h5", "epochs", "val_noiseL"}
     assert [presets[name]["epochs"] for name in TRAIN_SCRIPTS] == [50, 50, 100, 100]
-    assert presets["train_gray"]["noiseL"] == 25 and tuple(presets["train_rgb_blind"]["noiseL_range"]) == (0, 55)
-    authors = dict(batchsize=8, patch_size=256, lr=5e-4, milestones=(10, 40), optimizer="adam", schedule="multistep", draws=8)
+    assert presets["train_gray"]["noiseL"] == 25 and tuple(
+        presets["train_rgb_blind"]["noiseL_range"]
+    ) == (0, 55)
+    authors = dict(
+        batchsize=8,
+        patch_size=256,
+        lr=5e-4,
+        milestones=(10, 40),
+        optimizer="adam",
+        schedule="multistep",
+        draws=8,
+    )
     assert {key: presets["train_rgb"][key] for key in authors} == authors
-    assert all(presets["train_rgb"][key] == 0 for key in ("ema", "grad_clip", "warmup", "max_steps"))
+    assert all(
+        presets["train_rgb"][key] == 0 for key in ("ema", "grad_clip", "warmup", "max_steps")
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -33,22 +50,34 @@ def test_help_names_defaults_and_a_misspelt_hyperparameter_is_an_error(name, cap
     assert caught.value.code == 0
     assert f"python {name}.py" in capsys.readouterr().out
     if name in TRAIN_SCRIPTS:
-        with pytest.raises(TypeError, match="no such hyperparameter: batch_size"), pytest.MonkeyPatch.context() as patch:
+        with (
+            pytest.raises(TypeError, match="no such hyperparameter: batch_size"),
+            pytest.MonkeyPatch.context() as patch,
+        ):
             patch.setitem(script.DEFAULTS, "batch_size", 8)
             script.main([])
 
 
 def test_the_commands_of_the_authors_on_a_machine_without_data(tmp_path):
-    """In a process of their own: one or two lines and exit status 1, since neither data nor weights are there."""
+    """In a process of their own: one or two lines and exit status 1, since neither data nor weights
+    are there."""
     for path in [*ROOT.glob("*.py"), ROOT / "paper_results.csv"]:
         shutil.copy(path, tmp_path)
     for command, said in (
         ("train_rgb.py --batchsize 8 -checkpoint 0 --noiseL 25", "no file train_data.h5"),
         ("train_gray_blind.py --batchsize 8 -checkpoint 0", "python dataset_gray.py"),
-        ("test_rgb.py -checkpoint 40 --mode S --test_noiseL 15 --test_data McMaster", "no test set McMaster"),
-        ("test_gray.py -checkpoint 40 --mode S --test_noiseL 15 --test_data sample", "model_gray_L15_40.pth"),
+        (
+            "test_rgb.py -checkpoint 40 --mode S --test_noiseL 15 --test_data McMaster",
+            "no test set McMaster",
+        ),
+        (
+            "test_gray.py -checkpoint 40 --mode S --test_noiseL 15 --test_data sample",
+            "model_gray_L15_40.pth",
+        ),
     ):
-        done = subprocess.run([sys.executable, *command.split()], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *command.split()], cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode == 1 and done.stderr.startswith("error: ") and said in done.stderr
         assert done.stderr.count("\n") <= 2
 

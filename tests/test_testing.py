@@ -1,4 +1,5 @@
-"""Testing: the authors' noise to the bit, figures against plain formulas, tables, files, and what is said of mistakes."""
+"""Testing: the authors' noise to the bit, figures against plain formulas, tables, files, and what
+is said of mistakes."""
 
 import csv
 import json
@@ -24,12 +25,16 @@ from utils import SMNetError
 def save_model(folder, name: str, channels: int = 1, seed: int = 0, **more) -> None:
     torch.manual_seed(seed)
     model = SMNet(channels, 4)
-    utils.save_checkpoint(folder / f"{name}.pth", {"model": model.state_dict(), "channels": channels, "width": 4, **more})
+    utils.save_checkpoint(
+        folder / f"{name}.pth",
+        {"model": model.state_dict(), "channels": channels, "width": 4, **more},
+    )
 
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """A folder with weights for gray sigma 15 and 25, gray blind, RGB blind, and the sets Set12 (2 pictures) and CBSD68 (1)."""
+    """A folder with weights for gray sigma 15 and 25, gray blind, RGB blind, and the sets Set12 (2
+    pictures) and CBSD68 (1)."""
     monkeypatch.chdir(tmp_path)
     for name in ("model_gray_L15_1", "model_gray_L25_2", "model_gray_L25_10", "model_gray_B_3"):
         save_model(tmp_path / "weights", name, epoch=int(name.split("_")[-1]))
@@ -47,14 +52,18 @@ def test_the_noise_is_the_authors():
     torch.manual_seed(12)
     assert torch.equal(rgb, 50 / 255 * torch.randn(3, 3, 5, 4))
     # The bits themselves, should a library ever change its generator:
-    np.testing.assert_allclose(gray.flatten()[:3] * 255 / 25, [-1.1258, -1.1524, -0.2506], atol=1e-4)
+    np.testing.assert_allclose(
+        gray.flatten()[:3] * 255 / 25, [-1.1258, -1.1524, -0.2506], atol=1e-4
+    )
 
 
 def test_psnr_and_ssim_against_the_formulas():
     torch.manual_seed(0)
     clean = to_float(synthetic_picture(0, 32, 40, 3).transpose(2, 0, 1).copy())
     other = (clean + 0.1 * torch.randn(clean.shape)).clamp(0, 1)
-    assert psnr(clean, other) == pytest.approx(10 * math.log10(1 / np.mean((clean.numpy() - other.numpy()) ** 2)), abs=1e-4)
+    assert psnr(clean, other) == pytest.approx(
+        10 * math.log10(1 / np.mean((clean.numpy() - other.numpy()) ** 2)), abs=1e-4
+    )
     assert psnr(clean, clean) == math.inf
 
     def blur(plane):
@@ -63,8 +72,14 @@ def test_psnr_and_ssim_against_the_formulas():
     values = []
     for x, y in zip(clean.numpy(), other.numpy()):
         mx, my = blur(x), blur(y)
-        vx, vy, cov = blur(x * x.astype(float)) - mx**2, blur(y * y.astype(float)) - my**2, blur(x * y.astype(float)) - mx * my
-        plane = ((2 * mx * my + 1e-4) * (2 * cov + 9e-4)) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+        vx, vy, cov = (
+            blur(x * x.astype(float)) - mx**2,
+            blur(y * y.astype(float)) - my**2,
+            blur(x * y.astype(float)) - mx * my,
+        )
+        plane = ((2 * mx * my + 1e-4) * (2 * cov + 9e-4)) / (
+            (mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)
+        )
         values.append(plane[5:-5, 5:-5].mean())
     assert ssim(clean, other) == pytest.approx(np.mean(values), abs=1e-4)
     assert math.isnan(ssim(clean[:, :10], other[:, :10]))
@@ -77,8 +92,12 @@ def test_evaluate_averages_the_draws_and_clamps():
     model, picture = SMNet(3, 4), synthetic_picture(0, 30, 33, 3).transpose(2, 0, 1).copy()
     torch.manual_seed(7)
     stages = []
-    (score,) = evaluation.evaluate(model, [Picture("a", picture)], sigma=50, on_stages=lambda *s: stages.append(s))
-    assert torch.initial_seed() == 7 and torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7)))
+    (score,) = evaluation.evaluate(
+        model, [Picture("a", picture)], sigma=50, on_stages=lambda *s: stages.append(s)
+    )
+    assert torch.initial_seed() == 7 and torch.equal(
+        torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7))
+    )
     assert model.training
     clean = to_float(picture)
     noisy = add_test_noise(clean, sigma=50, seed=12, draws=3)
@@ -86,7 +105,11 @@ def test_evaluate_averages_the_draws_and_clamps():
         expected = [psnr(clean, model(x[None])[0].clamp(0, 1)) for x in noisy]
     assert score.psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4)
     assert score.psnr["noisy"] == pytest.approx(np.mean([psnr(clean, x) for x in noisy]))
-    assert len(stages) == 1 and torch.equal(stages[0][1], clean) and torch.equal(stages[0][2], noisy[0])
+    assert (
+        len(stages) == 1
+        and torch.equal(stages[0][1], clean)
+        and torch.equal(stages[0][2], noisy[0])
+    )
 
 
 def test_baselines_denoise():
@@ -99,26 +122,50 @@ def test_baselines_denoise():
 
 
 def test_table_json_csv_and_pictures(work, capsys):
-    words = ["--mode", "S", "--test_data", "Set12", "sample", "--test_noiseL", "15", "25", "--baseline", "--save_dir", "out",
-             "--json", "r/x.json", "--csv", "x.csv"]  # fmt: skip
+    words = [
+        "--mode",
+        "S",
+        "--test_data",
+        "Set12",
+        "sample",
+        "--test_noiseL",
+        "15",
+        "25",
+        "--baseline",
+        "--save_dir",
+        "out",
+        "--json",
+        "r/x.json",
+        "--csv",
+        "x.csv",
+    ]
     assert gray_script.main(words) == 0
     said = capsys.readouterr().out
     assert "Set12, sigma 15, weights/model_gray_L15_1.pth" in said
     assert "model_gray_L25_10.pth (epoch 10, width 4)" in said  # the highest epoch, by number
     assert "paper's SMNet-S" in said and "BM3D" in said
     results = json.loads((work / "r" / "x.json").read_text())
-    assert [(r["set"], r["sigma"]) for r in results] == [("Set12", 15), ("sample", 15), ("Set12", 25), ("sample", 25)]
+    assert [(r["set"], r["sigma"]) for r in results] == [
+        ("Set12", 15),
+        ("sample", 15),
+        ("Set12", 25),
+        ("sample", 25),
+    ]
     first = results[0]
     assert [p["name"] for p in first["pictures"]] == ["00", "01"]
     for method in ("noisy", "SMNet", "blur", "NL-means"):
-        assert first["mean"]["psnr"][method] == pytest.approx(np.mean([p["psnr"][method] for p in first["pictures"]]))
+        assert first["mean"]["psnr"][method] == pytest.approx(
+            np.mean([p["psnr"][method] for p in first["pictures"]])
+        )
     assert f"{first['mean']['psnr']['SMNet']:.2f}" in said
     assert results[2]["paper"]["DnCNN"] == 30.43 and results[1]["paper"] == {}
     with open("x.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["protocol"] == results[0]["protocol"]
     assert len(rows) == 2 * (3 + 5)
-    assert float(rows[0]["psnr_noisy"]) == pytest.approx(first["pictures"][0]["psnr"]["noisy"], abs=1e-4)
+    assert float(rows[0]["psnr_noisy"]) == pytest.approx(
+        first["pictures"][0]["psnr"]["noisy"], abs=1e-4
+    )
     out = work / "out" / "Set12_sigma25_model_gray_L25_10"
     assert {p.name for p in out.iterdir()} == {
         f"0{i}_{what}.png" for i in (0, 1) for what in ("clean", "noisy", "denoised", "mask")
@@ -127,20 +174,43 @@ def test_table_json_csv_and_pictures(work, capsys):
 
 
 def test_all_blind_folders_and_the_authors_options(work, capsys):
-    assert gray_script.main(["-checkpoint", "2", "--mode", "S", "--test_noiseL", "25", "--test_data", "Set12"]) == 0
+    assert (
+        gray_script.main(
+            ["-checkpoint", "2", "--mode", "S", "--test_noiseL", "25", "--test_data", "Set12"]
+        )
+        == 0
+    )
     assert "model_gray_L25_2.pth" in capsys.readouterr().out
     assert gray_script.main(["--mode", "B", "--test_noiseL", "all", "--test_data", "all"]) == 0
     said = capsys.readouterr().out
-    assert [f"Set12, sigma {sigma}, weights/model_gray_B_3.pth" in said for sigma in (15, 25, 50)] == [True] * 3
-    assert rgb_script.main(["--mode", "B", "--test_data", str(work / "data" / "Set12"), "CBSD68"]) == 0
+    assert [
+        f"Set12, sigma {sigma}, weights/model_gray_B_3.pth" in said for sigma in (15, 25, 50)
+    ] == [True] * 3
+    assert (
+        rgb_script.main(["--mode", "B", "--test_data", str(work / "data" / "Set12"), "CBSD68"]) == 0
+    )
     assert "CBSD68, sigma 25" in capsys.readouterr().out
 
 
 def test_sheets_of_the_stages(work):
-    words = ["--mode", "B", "--test_data", "Set12", "--test_noiseL", "25", "--save_dir", "out", "--save_stages"]
+    words = [
+        "--mode",
+        "B",
+        "--test_data",
+        "Set12",
+        "--test_noiseL",
+        "25",
+        "--save_dir",
+        "out",
+        "--save_stages",
+    ]
     assert gray_script.main(words) == 0
     sheet = cv2.imread(str(work / "out" / "Set12_sigma25_model_gray_B_3" / "01_stages.png"))
-    assert sheet.shape == (60, 1016, 3)  # five panels of 40x48 pixels, each at least 200 wide, with labels above
+    assert sheet.shape == (
+        60,
+        1016,
+        3,
+    )  # five panels of 40x48 pixels, each at least 200 wide, with labels above
     with pytest.raises(SystemExit):
         gray_script.main(["--save_stages"])
 
@@ -148,7 +218,17 @@ def test_sheets_of_the_stages(work):
 def test_two_folders_of_one_name_are_two_sets(work):
     for part in ("a", "b"):
         write_folder(work / part / "noisy", 1, height=30, width=30)
-    words = ["--mode", "B", "--test_data", "a/noisy", "b/noisy", "--save_dir", "out", "--json", "x.json"]
+    words = [
+        "--mode",
+        "B",
+        "--test_data",
+        "a/noisy",
+        "b/noisy",
+        "--save_dir",
+        "out",
+        "--json",
+        "x.json",
+    ]
     assert gray_script.main(words) == 0
     assert [r["set"] for r in json.loads((work / "x.json").read_text())] == ["noisy", "b/noisy"]
     assert (work / "out" / "b" / "noisy_sigma25_model_gray_B_3" / "00_mask.png").is_file()
@@ -162,7 +242,8 @@ def test_the_rest_is_done_and_what_is_missing_said(work, capsys):
     errors = said.err.strip().splitlines()
     assert [line.split(":")[0] for line in errors] == ["error"] * 3
     assert (
-        "no test set Nowhere" in errors[0] and "in data there are CBSD68, Set12; put its pictures there, or give" in errors[0]
+        "no test set Nowhere" in errors[0]
+        and "in data there are CBSD68, Set12; put its pictures there, or give" in errors[0]
     )
     assert "broken.png" in errors[1]
     assert "model_gray_L50_N.pth" in errors[2] and "python train_gray.py --noiseL 50" in errors[2]
@@ -222,7 +303,9 @@ def scores_of(**protocol) -> evaluation.Score:
     torch.manual_seed(0)
     model = SMNet(3, 4)
     picture = synthetic_picture(0, 30, 34, 3).transpose(2, 0, 1).copy()
-    (score,) = evaluation.evaluate(model, [Picture("a", picture)], sigma=50, protocol=evaluation.Protocol(**protocol))
+    (score,) = evaluation.evaluate(
+        model, [Picture("a", picture)], sigma=50, protocol=evaluation.Protocol(**protocol)
+    )
     return score
 
 
@@ -237,18 +320,27 @@ def test_protocols_against_plain_formulas():
     figures = {
         "plain": ({}, [psnr(clean, x) for x in outputs]),
         "clip": ({"clip": True}, [psnr(clean, x) for x in clipped]),
-        "quantize": ({"quantize": True}, [psnr(clean, torch.from_numpy(np.round(x.numpy() * 255) / 255)) for x in outputs]),
+        "quantize": (
+            {"quantize": True},
+            [psnr(clean, torch.from_numpy(np.round(x.numpy() * 255) / 255)) for x in outputs],
+        ),
     }
     y = [65.481, 128.553, 24.966]
     lumas = [sum(w * plane for w, plane in zip(y, x.double())) + 16 for x in (clean, *outputs)]
     mses = [(lumas[0] - other).square().mean().item() for other in lumas[1:]]
     figures["y"] = ({"y_channel": True}, [10 * math.log10(255**2 / mse) for mse in mses])
     for name, (options, expected) in figures.items():
-        assert scores_of(**options).psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4), name
-    assert len({round(scores_of(**options).psnr["SMNet"], 7) for options, _ in figures.values()}) == 4
+        assert scores_of(**options).psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4), (
+            name
+        )
+    assert (
+        len({round(scores_of(**options).psnr["SMNet"], 7) for options, _ in figures.values()}) == 4
+    )
     assert scores_of(clip=True).psnr["noisy"] > scores_of().psnr["noisy"] + 0.5
     more = add_test_noise(clean, sigma=50, seed=12, draws=5)
-    assert scores_of(repeats=5).psnr["noisy"] == pytest.approx(np.mean([psnr(clean, x) for x in more]), abs=1e-5)
+    assert scores_of(repeats=5).psnr["noisy"] == pytest.approx(
+        np.mean([psnr(clean, x) for x in more]), abs=1e-5
+    )
 
 
 def test_self_ensemble_is_the_mean_of_eight_orientations():
@@ -269,9 +361,23 @@ def test_self_ensemble_is_the_mean_of_eight_orientations():
 
 
 def test_protocol_options_are_said(work, capsys):
-    words = ["--mode", "B", "--test_data", "CBSD68", "--clip", "--quantize", "--y_channel", "--self_ensemble", "--repeats", "2"]
+    words = [
+        "--mode",
+        "B",
+        "--test_data",
+        "CBSD68",
+        "--clip",
+        "--quantize",
+        "--y_channel",
+        "--self_ensemble",
+        "--repeats",
+        "2",
+    ]
     assert rgb_script.main([*words, "--json", "x.json"]) == 0
     said = "2 draws, clip, quantize, y channel, self ensemble"
-    assert said in capsys.readouterr().out and json.loads((work / "x.json").read_text())[0]["protocol"] == said
+    assert (
+        said in capsys.readouterr().out
+        and json.loads((work / "x.json").read_text())[0]["protocol"] == said
+    )
     with pytest.raises(SystemExit):
         gray_script.main(["--y_channel"])

@@ -1,4 +1,5 @@
-"""Checkpoints that are damaged, foreign or hostile; files that are never half-written; command-line numbers."""
+"""Checkpoints that are damaged, foreign or hostile; files that are never half-written; command-line
+numbers."""
 
 import argparse
 import os
@@ -26,7 +27,9 @@ class Hostile:
 
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
-    utils.save_checkpoint(tmp_path / "a.pth", {"model": SMNet(3, 6).state_dict(), "channels": 3, "width": 6})
+    utils.save_checkpoint(
+        tmp_path / "a.pth", {"model": SMNet(3, 6).state_dict(), "channels": 3, "width": 6}
+    )
     return tmp_path / "a.pth"
 
 
@@ -36,11 +39,18 @@ def test_width_and_channels_come_from_the_file(checkpoint):
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path):
-    for name, content in (("zip.pth", {"model": Hostile(tmp_path / "ran")}), ("bare.pth", Hostile(tmp_path / "ran"))):
+    for name, content in (
+        ("zip.pth", {"model": Hostile(tmp_path / "ran")}),
+        ("bare.pth", Hostile(tmp_path / "ran")),
+    ):
         torch.save(content, tmp_path / name)
         with pytest.raises(SMNetError, match="more than tensors"):
             load_model(tmp_path / name)
-    torch.save({"model": Hostile(tmp_path / "ran")}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"model": Hostile(tmp_path / "ran")},
+        tmp_path / "old.pth",
+        _use_new_zipfile_serialization=False,
+    )
     with pytest.raises(SMNetError, match="more than tensors"):
         load_model(tmp_path / "old.pth")
     torch.save(SMNet(1, 4), tmp_path / "whole.pth")  # a whole module needs code as well
@@ -60,17 +70,31 @@ def test_damaged_and_foreign_checkpoints_are_one_line(checkpoint, tmp_path):
         ("short", whole[:-30], "damaged"),
         ("list", [1, 2], "holds a list"),
         ("other", {"conv.weight": torch.zeros(2, 2)}, "no SMNet weights"),
-        ("lacking", {k: v for k, v in weights.items() if "expand" not in k}, "lacks 'image_memory.expand.bias'"),
+        (
+            "lacking",
+            {k: v for k, v in weights.items() if "expand" not in k},
+            "lacks 'image_memory.expand.bias'",
+        ),
         ("more", {**weights, "extra": torch.zeros(1)}, "foreign 'extra'"),
-        ("shape", {**weights, "image_memory.expand.bias": torch.zeros(3)}, "has shape (3,), not (16,)"),
+        (
+            "shape",
+            {**weights, "image_memory.expand.bias": torch.zeros(3)},
+            "has shape (3,), not (16,)",
+        ),
         ("odd", {first: torch.zeros(5, 1, 3, 3)}, "width even"),
     ):
         path = tmp_path / f"{name}.pth"
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
         with pytest.raises(SMNetError) as caught:
             load_model(path)
-        assert said in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(SMNetError, match="no checkpoint .*none.pth; in .* there are a.pth, empty.pth"):
+        assert (
+            said in str(caught.value)
+            and str(path) in str(caught.value)
+            and "\n" not in str(caught.value)
+        )
+    with pytest.raises(
+        SMNetError, match="no checkpoint .*none.pth; in .* there are a.pth, empty.pth"
+    ):
         load_model(tmp_path / "none.pth")
 
 
@@ -79,7 +103,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     with replacing(path) as temporary:
         temporary.write_text("old")
     for error in (ValueError, KeyboardInterrupt, OSError(28, "No space left on device")):
-        with pytest.raises((ValueError, KeyboardInterrupt, SMNetError)), replacing(path) as temporary:
+        with (
+            pytest.raises((ValueError, KeyboardInterrupt, SMNetError)),
+            replacing(path) as temporary,
+        ):
             temporary.write_text("ne")
             raise error
         assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
@@ -111,8 +138,14 @@ def test_out_of_memory_is_one_line():
 
     with pytest.raises(SystemExit) as caught:
         cli.run_script(greedy)
-    assert "out of memory; give smaller pictures, in training a smaller --batchsize" in str(caught.value.code)
-    for words in ("CUDA out of memory", "not enough memory: you tried to allocate 9 bytes", "CUBLAS_STATUS_ALLOC_FAILED"):
+    assert "out of memory; give smaller pictures, in training a smaller --batchsize" in str(
+        caught.value.code
+    )
+    for words in (
+        "CUDA out of memory",
+        "not enough memory: you tried to allocate 9 bytes",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    ):
         assert devices.is_out_of_memory(RuntimeError(words))
     assert not devices.is_out_of_memory(RuntimeError("sizes of tensors must match"))
 

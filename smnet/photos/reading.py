@@ -15,21 +15,55 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
+from PIL import (
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    TiffTags,
+    UnidentifiedImageError,
+)
 
 from smnet.images import read_file
 from utils import SMNetError
 
 MAX_PIXELS = 250_000_000
 FORMATS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP",
-    ".gif": "GIF", ".jfif": "JPEG", ".jpe": "JPEG",
-}  # fmt: skip
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+}
 # Endings of pictures that cannot be read.
 OTHERS = (
-    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".ppm", ".pgm", ".tga", ".exr", ".raw", ".dng", ".cr2", ".cr3", ".nef",
-    ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw",
-)  # fmt: skip
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".psd",
+    ".ppm",
+    ".pgm",
+    ".tga",
+    ".exr",
+    ".raw",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".orf",
+    ".raf",
+    ".rw2",
+    ".pef",
+    ".srw",
+)
 # PNG chunks that say something of the picture or its colours, taken over byte by byte.
 PNG_CHUNKS = (
     b"gAMA",
@@ -47,19 +81,51 @@ PNG_CHUNKS = (
     b"tIME",
 )
 # TIFF tags
-ORIENTATION, BITS, PHOTOMETRIC, PLANES, EXTRA_SAMPLES, ICC, XMP = 274, 258, 262, 284, 338, 34675, 700
+ORIENTATION, BITS, PHOTOMETRIC, PLANES, EXTRA_SAMPLES, ICC, XMP = (
+    274,
+    258,
+    262,
+    284,
+    338,
+    34675,
+    700,
+)
 RESOURCES, LAYERS = 34377, 37724  # Photoshop's
 PHOTOSHOP = b"Photoshop 3.0\0"  # before its resources in a JPEG file
 RESOLUTION = (282, 283, 296)  # horizontal, vertical, unit
 SUB_FOLDERS = (34665, 34853)  # EXIF's and GPS's
 INTEROPERABILITY = 40965  # a folder in EXIF's
-EXIF_TAGS = (270, 271, 272, ORIENTATION, 305, 306, 315, 33432)  # of a TIFF file's own those that stand in other files' EXIF
-TIFF_LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "zstd", "lzma")
+EXIF_TAGS = (
+    270,
+    271,
+    272,
+    ORIENTATION,
+    305,
+    306,
+    315,
+    33432,
+)  # of a TIFF file's own those that stand in other files' EXIF
+TIFF_LOSSLESS = (
+    "raw",
+    "packbits",
+    "tiff_lzw",
+    "tiff_deflate",
+    "tiff_adobe_deflate",
+    "zstd",
+    "lzma",
+)
 
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # profiles and XMP above 1 MB are no damage
+PngImagePlugin.MAX_TEXT_CHUNK = (
+    PngImagePlugin.MAX_TEXT_MEMORY
+)  # profiles and XMP above 1 MB are no damage
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors reach us as exceptions
 warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
-for text in (42032, 42033, 42035, 42036):  # EXIF's owner, camera's number, lens's maker and model: Pillow lacks their type
+for text in (
+    42032,
+    42033,
+    42035,
+    42036,
+):  # EXIF's owner, camera's number, lens's maker and model: Pillow lacks their type
     TiffTags.TAGS_V2_GROUPS[SUB_FOLDERS[0]][text] = TiffTags.TagInfo(text, "text", TiffTags.ASCII)
 
 
@@ -74,7 +140,9 @@ class Photo:
     metadata: dict = dataclasses.field(
         default_factory=dict
     )  # exif, icc_profile, dpi, xmp, comment, as Pillow's save() takes them
-    encoding: dict = dataclasses.field(default_factory=dict)  # what else it takes to write the same format as before
+    encoding: dict = dataclasses.field(
+        default_factory=dict
+    )  # what else it takes to write the same format as before
     png_chunks: bytes = b""  # that say something of the picture or its colours
     tiff_tags: TiffImagePlugin.ImageFileDirectory_v2 | None = None
     notes: list[str] = dataclasses.field(default_factory=list)  # what cannot be kept
@@ -104,7 +172,7 @@ def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
     return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def read_photo(path: str | Path) -> Photo:
@@ -139,15 +207,25 @@ def read_photo(path: str | Path) -> Photo:
 def check(image: Image.Image, path: str | Path) -> None:
     """Raise SMNetError for what is a picture, but not one that can be denoised."""
     if image.format not in (*FORMATS.values(), "MPO"):
-        raise SMNetError(f"is a {image.format} file; PNG, JPEG, TIFF, BMP, WebP and GIF can be read")
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG with previews behind it
-        raise SMNetError(f"has {image.n_frames} frames or pages; one picture a file can be denoised")
-    if image.width * image.height > MAX_PIXELS:
-        raise SMNetError(f"has {image.width}x{image.height} pixels, above {MAX_PIXELS // 1_000_000} megapixels; cut it up")
-    if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "P", "PA", "I;16", "I;16B", "I;16L"):
-        what = {"1": "black and white of 1 bit", "F": "floating-point samples", "I": "32-bit samples"}.get(
-            image.mode, image.mode
+        raise SMNetError(
+            f"is a {image.format} file; PNG, JPEG, TIFF, BMP, WebP and GIF can be read"
         )
+    if (
+        getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+    ):  # MPO: a JPEG with previews behind it
+        raise SMNetError(
+            f"has {image.n_frames} frames or pages; one picture a file can be denoised"
+        )
+    if image.width * image.height > MAX_PIXELS:
+        raise SMNetError(
+            f"has {image.width}x{image.height} pixels, above {MAX_PIXELS // 1_000_000} megapixels; cut it up"
+        )
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "P", "PA", "I;16", "I;16B", "I;16L"):
+        what = {
+            "1": "black and white of 1 bit",
+            "F": "floating-point samples",
+            "I": "32-bit samples",
+        }.get(image.mode, image.mode)
         raise SMNetError(f"is {what}; convert it to gray or RGB of 8 or 16 bits first")
     if image.format == "TIFF" and (bits := tiff_bits(image)) > 8 and bits != 16:
         raise SMNetError(f"has {bits} bits a sample; convert it to 8 or 16 bits first")
@@ -162,12 +240,21 @@ def why_unknown(data: bytes) -> str:
 
 
 def check_png(data: bytes) -> None:
-    """Raise SMNetError where a PNG file holds fewer samples than it says, which Pillow takes for black."""
+    """Raise SMNetError where a PNG file holds fewer samples than it says, which Pillow takes for
+    black."""
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colours, 1)
     passes = [(0, 0, 1, 1)]  # first row and column, steps
     if interlaced:
-        passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+        passes = [
+            (0, 0, 8, 8),
+            (0, 4, 8, 8),
+            (4, 0, 8, 4),
+            (0, 2, 4, 4),
+            (2, 0, 4, 2),
+            (0, 1, 2, 2),
+            (1, 0, 2, 1),
+        ]
     missing = 0  # bytes
     for top, left, down, right in passes:
         rows, columns = len(range(top, height, down)), len(range(left, width, right))
@@ -203,20 +290,30 @@ def tiff_bits(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def tiff_photo(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Photo:
-    """A TIFF file's picture as it lies in the file: Pillow turns it upright, and drops the tag, when it is loaded."""
+    """A TIFF file's picture as it lies in the file: Pillow turns it upright, and drops the tag,
+    when it is loaded."""
     orientation, exif = image.tag_v2.get(ORIENTATION), exif_of_tiff(image)
     image.load()
     if orientation is not None:
         turn = Image.Transpose
-        undo = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_90,
-                7: turn.TRANSVERSE, 8: turn.ROTATE_270}.get(orientation)  # fmt: skip
+        undo = {
+            2: turn.FLIP_LEFT_RIGHT,
+            3: turn.ROTATE_180,
+            4: turn.FLIP_TOP_BOTTOM,
+            5: turn.TRANSPOSE,
+            6: turn.ROTATE_90,
+            7: turn.TRANSVERSE,
+            8: turn.ROTATE_270,
+        }.get(orientation)
         if undo is not None:
             image.im = image.im.transpose(undo)
             image._size = image.im.size
         image.tag_v2[ORIENTATION] = orientation
     photo = to_photo(image, data)
     photo.metadata.pop("exif", None)
-    if image.tag_v2.get(RESOLUTION[2], 2) == 1 or RESOLUTION[0] not in image.tag_v2:  # Pillow then says 1
+    if (
+        image.tag_v2.get(RESOLUTION[2], 2) == 1 or RESOLUTION[0] not in image.tag_v2
+    ):  # Pillow then says 1
         photo.metadata.pop("dpi", None)
     if len(exif):
         photo.metadata["exif"] = exif.tobytes()
@@ -224,7 +321,8 @@ def tiff_photo(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Photo:
 
 
 def exif_of_tiff(image: TiffImagePlugin.TiffImageFile) -> Image.Exif:
-    """What other files have in their EXIF: a TIFF file has it among its tags, or in folders of its own."""
+    """What other files have in their EXIF: a TIFF file has it among its tags, or in folders of its
+    own."""
     exif = Image.Exif()
     with contextlib.suppress(Exception):  # a damaged folder
         found = image.getexif()
@@ -233,13 +331,20 @@ def exif_of_tiff(image: TiffImagePlugin.TiffImageFile) -> Image.Exif:
                 exif[tag] = in_bytes(found[tag])
         for tag in SUB_FOLDERS:
             if folder := found.get_ifd(tag):
-                exif[tag] = {key: in_bytes(value) for key, value in folder.items() if key != INTEROPERABILITY}
+                exif[tag] = {
+                    key: in_bytes(value) for key, value in folder.items() if key != INTEROPERABILITY
+                }
     return exif
 
 
 def in_bytes(value: object) -> object:
-    """A tag's value; text beyond ASCII as the bytes it was read of, for which Pillow would write question marks."""
-    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
+    """A tag's value; text beyond ASCII as the bytes it was read of, for which Pillow would write
+    question marks."""
+    return (
+        value.encode("latin-1", "replace")
+        if isinstance(value, str) and not value.isascii()
+        else value
+    )
 
 
 def to_photo(image: Image.Image, data: bytes) -> Photo:
@@ -247,7 +352,9 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
     file_format = "JPEG" if image.format == "MPO" else image.format
     info, notes = image.info, []
     photo = Photo(np.empty(0), None, file_format, notes=notes)
-    photo.metadata = {key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)}
+    photo.metadata = {
+        key: info[key] for key in ("exif", "icc_profile", "dpi", "xmp", "comment") if info.get(key)
+    }
     if "exif" in photo.metadata:
         photo.metadata["exif"] = without_exif_thumbnail(photo.metadata["exif"])
     if image.format == "MPO":
@@ -258,10 +365,18 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         if image.mode == "RGB" and sampling >= 0:
             photo.encoding["subsampling"] = sampling
         # Captions and keywords.
-        segments = [without_photoshop_thumbnails(segment) for name, segment in image.applist if name == "APP13"]
-        photo.encoding["extra"] = b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in segments)
+        segments = [
+            without_photoshop_thumbnails(segment)
+            for name, segment in image.applist
+            if name == "APP13"
+        ]
+        photo.encoding["extra"] = b"".join(
+            b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in segments
+        )
     if file_format == "WEBP":
-        photo.encoding["lossless"] = b"VP8L" in data[:64] or (b"VP8X" in data[:16] and b"VP8 " not in data)
+        photo.encoding["lossless"] = b"VP8L" in data[:64] or (
+            b"VP8X" in data[:16] and b"VP8 " not in data
+        )
     if file_format == "TIFF":
         lossless = info.get("compression") in TIFF_LOSSLESS
         photo.encoding["compression"] = info["compression"] if lossless else "tiff_adobe_deflate"
@@ -272,24 +387,38 @@ def to_photo(image: Image.Image, data: bytes) -> Photo:
         if isinstance(resources, bytes) and (left := without_photoshop_thumbnails(resources)):
             image.tag_v2[RESOURCES] = left
     if file_format == "PNG":
-        sound = (chunk for name, chunk in chunks_of(data) if name in PNG_CHUNKS and has_its_checksum(chunk))
+        sound = (
+            chunk
+            for name, chunk in chunks_of(data)
+            if name in PNG_CHUNKS and has_its_checksum(chunk)
+        )
         photo.png_chunks = b"".join(sound)
     if data[24] == 16 if file_format == "PNG" else file_format == "TIFF" and tiff_bits(image) == 16:
         samples = read_16_bit(image, data)
         if file_format == "PNG" and samples.shape[2] == 2:
             notes.append("it is gray with transparency of 16 bits, and becomes RGBA")
     else:
-        if file_format == "PNG" and image.mode == "L" and data[24] in (2, 4) and "transparency" in info:
-            info["transparency"] *= 255 // (2 ** data[24] - 1)  # Pillow scales the samples, but not this level
+        if (
+            file_format == "PNG"
+            and image.mode == "L"
+            and data[24] in (2, 4)
+            and "transparency" in info
+        ):
+            info["transparency"] *= 255 // (
+                2 ** data[24] - 1
+            )  # Pillow scales the samples, but not this level
         samples, photo.palette = read_8_bit(image, notes)
     colours = 1 if samples.shape[2] < 3 else 3
     photo.pixels = np.ascontiguousarray(samples[:, :, :colours])
-    photo.alpha = np.ascontiguousarray(samples[:, :, colours]) if samples.shape[2] > colours else None
+    photo.alpha = (
+        np.ascontiguousarray(samples[:, :, colours]) if samples.shape[2] > colours else None
+    )
     return photo
 
 
 def without_photoshop_thumbnails(resources: bytes) -> bytes:
-    """Photoshop's resources, of a TIFF or JPEG file, without thumbnails: they would go on showing the noisy picture."""
+    """Photoshop's resources, of a TIFF or JPEG file, without thumbnails: they would go on showing
+    the noisy picture."""
     at = len(PHOTOSHOP) if resources.startswith(PHOTOSHOP) else 0
     kept = resources[:at]
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
@@ -302,7 +431,8 @@ def without_photoshop_thumbnails(resources: bytes) -> bytes:
 
 
 def without_exif_thumbnail(exif: bytes) -> bytes:
-    """EXIF that ends before the folder of its thumbnail, which would go on showing the noisy picture; all else as it was."""
+    """EXIF that ends before the folder of its thumbnail, which would go on showing the noisy
+    picture; all else as it was."""
     start = 6 if exif.startswith(b"Exif\0\0") else 0
     order = "<" if exif[start : start + 2] == b"II" else ">"
     try:
@@ -316,7 +446,9 @@ def without_exif_thumbnail(exif: bytes) -> bytes:
 def read_8_bit(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, bool]:
     """(uint8 (H, W, 1 to 4), whether it has a palette that is to be kept)."""
     palette = image.mode == "P"
-    if image.format == "TIFF" and (image.mode == "RGBX" or len(image.tag_v2.get(BITS, ())) > len(image.getbands())):
+    if image.format == "TIFF" and (
+        image.mode == "RGBX" or len(image.tag_v2.get(BITS, ())) > len(image.getbands())
+    ):
         notes.append("its channels beyond colour and transparency are left out")
     if image.mode in ("P", "PA"):
         transparent = image.mode == "PA" or "transparency" in image.info
@@ -341,7 +473,9 @@ def read_16_bit(image: Image.Image, data: bytes) -> np.ndarray:
             if image.tag_v2.get(PLANES, 1) == 2 and samples.ndim == 3:  # one plane after the other
                 samples = samples.transpose(1, 2, 0)
         except Exception as error:  # compressed in a way that needs another package
-            samples = decode_by_opencv(data) if image.tag_v2.get(ORIENTATION, 1) == 1 else None  # else it turns the picture
+            samples = (
+                decode_by_opencv(data) if image.tag_v2.get(ORIENTATION, 1) == 1 else None
+            )  # else it turns the picture
             if samples is None:
                 raise SMNetError(f"its 16-bit samples cannot be read ({error})") from None
         if image.tag_v2.get(PHOTOMETRIC) == 0:
@@ -359,7 +493,9 @@ def read_16_bit(image: Image.Image, data: bytes) -> np.ndarray:
     if samples.ndim == 2:
         samples = samples[:, :, None]
     if samples.dtype != np.uint16 or samples.shape[2] not in (1, 2, 3, 4):
-        raise SMNetError(f"has {samples.dtype} samples in {samples.shape[2]} channels, which cannot be read")
+        raise SMNetError(
+            f"has {samples.dtype} samples in {samples.shape[2]} channels, which cannot be read"
+        )
     return samples
 
 
@@ -367,5 +503,7 @@ def decode_by_opencv(data: bytes) -> np.ndarray | None:
     """Samples as they are, in the order RGB(A); None where it cannot."""
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is not None and samples.ndim == 3:
-        samples = cv2.cvtColor(samples, cv2.COLOR_BGRA2RGBA if samples.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+        samples = cv2.cvtColor(
+            samples, cv2.COLOR_BGRA2RGBA if samples.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        )
     return samples

@@ -1,6 +1,7 @@
 """Pictures written as the files they came from were, all but the denoised colours.
 
-Kept: 8 or 16 bits, gray or RGB, palette, alpha, EXIF with its orientation, ICC profile, XMP, comments, resolution, file format.
+Kept: 8 or 16 bits, gray or RGB, palette, alpha, EXIF with its orientation, ICC profile, XMP,
+    comments, resolution, file format.
 Where the format changes, what the new one cannot hold is noted.
 """
 
@@ -36,14 +37,59 @@ from utils import SMNetError, replacing
 
 # What each format can say of a picture beside its samples.
 HOLDS = {
-    "PNG": ("exif", "icc_profile", "dpi", "xmp"), "JPEG": ("exif", "icc_profile", "dpi", "xmp", "comment"),
-    "TIFF": ("exif", "icc_profile", "dpi", "xmp"), "WEBP": ("exif", "icc_profile", "xmp"), "BMP": ("dpi",), "GIF": ("comment",),
-}  # fmt: skip
+    "PNG": ("exif", "icc_profile", "dpi", "xmp"),
+    "JPEG": ("exif", "icc_profile", "dpi", "xmp", "comment"),
+    "TIFF": ("exif", "icc_profile", "dpi", "xmp"),
+    "WEBP": ("exif", "icc_profile", "xmp"),
+    "BMP": ("dpi",),
+    "GIF": ("comment",),
+}
 SIDES = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}  # the longest they can hold, pixels
-WORDS = {"exif": "EXIF", "icc_profile": "colour profile", "dpi": "resolution", "xmp": "XMP", "comment": "comment"}
+WORDS = {
+    "exif": "EXIF",
+    "icc_profile": "colour profile",
+    "dpi": "resolution",
+    "xmp": "XMP",
+    "comment": "comment",
+}
 # TIFF tags that say how the samples lie in the file; the others say something of the picture.
-TIFF_LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 297, 301, 317, 320,
-               *range(322, 326), *range(330, 348), 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532}  # fmt: skip
+TIFF_LAYOUT = {
+    254,
+    255,
+    256,
+    257,
+    258,
+    259,
+    262,
+    263,
+    266,
+    273,
+    277,
+    278,
+    279,
+    280,
+    281,
+    284,
+    292,
+    293,
+    297,
+    301,
+    317,
+    320,
+    *range(322, 326),
+    *range(330, 348),
+    512,
+    513,
+    514,
+    515,
+    519,
+    520,
+    521,
+    529,
+    530,
+    531,
+    532,
+}
 
 
 def check_format(path: str | Path, photo: Photo) -> str:
@@ -54,23 +100,36 @@ def check_format(path: str | Path, photo: Photo) -> str:
     """
     file_format = FORMATS.get(Path(path).suffix.lower())
     if file_format is None:
-        raise SMNetError(f"{path}: pictures are written as {', '.join(FORMATS)}; give -o such a name")
+        raise SMNetError(
+            f"{path}: pictures are written as {', '.join(FORMATS)}; give -o such a name"
+        )
     height, width = photo.pixels.shape[:2]
     if max(height, width) > (limit := SIDES.get(file_format, math.inf)):
         raise SMNetError(
             f"{path}: {file_format} holds at most {limit} pixels a side, not {width}x{height}; give a .png or .tif name"
         )
     if photo.pixels.dtype == np.uint16 and file_format not in ("PNG", "TIFF"):
-        raise SMNetError(f"{path}: {file_format} cannot hold 16 bits a sample; give a .png or .tif name")
-    if photo.alpha is not None and file_format != photo.format and file_format in ("JPEG", "GIF", "BMP"):
-        raise SMNetError(f"{path}: {file_format} cannot hold the transparency of this {photo.format} file; give a .png name")
+        raise SMNetError(
+            f"{path}: {file_format} cannot hold 16 bits a sample; give a .png or .tif name"
+        )
+    if (
+        photo.alpha is not None
+        and file_format != photo.format
+        and file_format in ("JPEG", "GIF", "BMP")
+    ):
+        raise SMNetError(
+            f"{path}: {file_format} cannot hold the transparency of this {photo.format} file; give a .png name"
+        )
     if photo.alpha is not None and file_format != photo.format and extra_sample(photo) != 2:
-        raise SMNetError(f"{path}: only TIFF can hold a fourth channel of this kind; give a .tif name")
+        raise SMNetError(
+            f"{path}: only TIFF can hold a fourth channel of this kind; give a .tif name"
+        )
     return file_format
 
 
 def extra_sample(photo: Photo) -> int:
-    """What the alpha channel is, in the words of TIFF's tag 338: 0 unknown, 1 premultiplied, 2 transparency."""
+    """What the alpha channel is, in the words of TIFF's tag 338: 0 unknown, 1 premultiplied, 2
+    transparency."""
     if photo.tiff_tags is None or photo.pixels.dtype == np.uint8:  # Pillow has divided by it
         return 2
     said = int(np.atleast_1d(photo.tiff_tags.get(EXTRA_SAMPLES, 0))[0])
@@ -78,10 +137,12 @@ def extra_sample(photo: Photo) -> int:
 
 
 def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: int = 95) -> None:
-    """Write `pixels`, of the shape and type of `photo.pixels`, with all else that `photo` holds; never half-written.
+    """Write `pixels`, of the shape and type of `photo.pixels`, with all else that `photo` holds;
+    never half-written.
 
-    The format is that of the file name's ending. Where it is another than before, the picture is turned upright, and what
-    the new one cannot hold goes to `photo.notes`. `quality` is that of JPEG and lossy WebP, 1 to 100.
+    The format is that of the file name's ending. Where it is another than before, the picture is
+    turned upright, and what the new one cannot hold goes to `photo.notes`. `quality` is that of
+    JPEG and lossy WebP, 1 to 100.
 
     Raises:
         SMNetError: the format cannot hold such a picture, or the file cannot be written.
@@ -89,17 +150,26 @@ def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: 
     file_format = check_format(path, photo)
     if photo.alpha is not None:
         pixels = np.dstack([pixels, photo.alpha])
-    deep_alpha = pixels.shape[2] == 2 and pixels.dtype == np.uint16  # which OpenCV cannot write, nor Pillow read from TIFF
+    deep_alpha = (
+        pixels.shape[2] == 2 and pixels.dtype == np.uint16
+    )  # which OpenCV cannot write, nor Pillow read from TIFF
     if deep_alpha or (file_format == "WEBP" and pixels.shape[2] < 3):
         photo, pixels = as_rgb(photo, pixels)
     try:
         if file_format != photo.format:
-            photo, pixels = for_format(photo, file_format), np.ascontiguousarray(upright(pixels, photo.orientation))
+            photo, pixels = (
+                for_format(photo, file_format),
+                np.ascontiguousarray(upright(pixels, photo.orientation)),
+            )
         encoded = encode(photo, pixels, quality)
     except Exception as error:  # Pillow and tifffile raise many kinds on odd metadata; hours of work are not to be lost for it
         try:
-            bare = dataclasses.replace(photo, format=file_format, metadata={}, encoding={}, png_chunks=b"", tiff_tags=None)
-            encoded = encode(bare, np.ascontiguousarray(upright(pixels, photo.orientation)), quality)
+            bare = dataclasses.replace(
+                photo, format=file_format, metadata={}, encoding={}, png_chunks=b"", tiff_tags=None
+            )
+            encoded = encode(
+                bare, np.ascontiguousarray(upright(pixels, photo.orientation)), quality
+            )
         except Exception:
             raise SMNetError(f"{path}: cannot be written as {file_format} ({error})") from None
         photo.notes.append(f"its metadata could not be kept ({error})")
@@ -115,8 +185,13 @@ def encode(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
 
 
 def for_format(photo: Photo, file_format: str) -> Photo:
-    """The photo with what another format can hold; the notes, which are the same list, say what it cannot."""
-    lost = [words for key, words in WORDS.items() if key in photo.metadata and key not in HOLDS[file_format]]
+    """The photo with what another format can hold; the notes, which are the same list, say what it
+    cannot."""
+    lost = [
+        words
+        for key, words in WORDS.items()
+        if key in photo.metadata and key not in HOLDS[file_format]
+    ]
     if any(name in (b"tEXt", b"zTXt") for name, _ in chunks_of(bytes(8) + photo.png_chunks)):
         lost.append("texts")
     if photo.encoding.get("extra"):
@@ -136,27 +211,39 @@ def for_format(photo: Photo, file_format: str) -> Photo:
             exif[ORIENTATION] = 1  # XMP may hold the old one, which counts where EXIF has none
         metadata["exif"] = exif.tobytes()
     metadata = {key: value for key, value in metadata.items() if value}
-    return dataclasses.replace(photo, format=file_format, metadata=metadata, encoding={}, png_chunks=b"", tiff_tags=None)
+    return dataclasses.replace(
+        photo, format=file_format, metadata=metadata, encoding={}, png_chunks=b"", tiff_tags=None
+    )
 
 
 def as_rgb(photo: Photo, pixels: np.ndarray) -> tuple[Photo, np.ndarray]:
-    """Gray (H, W, 1 or 2) as (H, W, 3 or 4), without a colour profile for gray; the notes say so."""
+    """Gray (H, W, 1 or 2) as (H, W, 3 or 4), without a colour profile for gray; the notes say
+    so."""
     pixels = pixels[:, :, [0, 0, 0, 1][: pixels.shape[2] + 2]]
     if photo.metadata.get("icc_profile", b"")[16:20] != b"GRAY":
         return photo, pixels
     photo.notes.append("its colour profile, for gray, is left out")
     metadata = {key: value for key, value in photo.metadata.items() if key != "icc_profile"}
-    chunks = b"".join(chunk for name, chunk in chunks_of(bytes(8) + photo.png_chunks) if name != b"iCCP")
+    chunks = b"".join(
+        chunk for name, chunk in chunks_of(bytes(8) + photo.png_chunks) if name != b"iCCP"
+    )
     return dataclasses.replace(photo, metadata=metadata, png_chunks=chunks), pixels
 
 
 def to_image(photo: Photo, pixels: np.ndarray) -> Image.Image:
-    """uint8 (H, W, 1 to 4) -> Pillow's image, with a palette where the photo had one and its format takes it."""
-    if not photo.palette or photo.format in ("JPEG", "WEBP") or (photo.format == "TIFF" and photo.alpha is not None):
+    """uint8 (H, W, 1 to 4) -> Pillow's image, with a palette where the photo had one and its format
+    takes it."""
+    if (
+        not photo.palette
+        or photo.format in ("JPEG", "WEBP")
+        or (photo.format == "TIFF" and photo.alpha is not None)
+    ):
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     clear = pixels[:, :, 3] < 128 if pixels.shape[2] == 4 else None  # of GIF
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, :3]))
-    image = image.quantize(256 if clear is None else 255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image = image.quantize(
+        256 if clear is None else 255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
     if clear is None:
         return image
     transparent = Image.fromarray(np.where(clear, 255, np.asarray(image)).astype(np.uint8))
@@ -184,9 +271,15 @@ def as_bmp_with_alpha(photo: Photo, pixels: np.ndarray) -> bytes:
     """Encode with a header of version 4, which says where the alpha is; Pillow's does not."""
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels[::-1, :, [2, 1, 0, 3]]).tobytes()
-    across, down = (round(dots / 0.0254) for dots in photo.metadata.get("dpi", (0, 0)))  # dots a metre
-    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(rows), across, down, 0, 0)
-    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)  # masks, sRGB
+    across, down = (
+        round(dots / 0.0254) for dots in photo.metadata.get("dpi", (0, 0))
+    )  # dots a metre
+    header = struct.pack(
+        "<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(rows), across, down, 0, 0
+    )
+    header += (
+        struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    )  # masks, sRGB
     return b"BM" + struct.pack("<IHHI", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
 
 
@@ -210,11 +303,12 @@ def as_png(photo: Photo, pixels: np.ndarray) -> bytes:
     return data[:header] + kept + data[header:]
 
 
-# ---------------------------------------------------------------------------------------------------------------- TIFF
+# --------------------------------------------------------------------------------------------------
 
 
 def as_tiff(photo: Photo, pixels: np.ndarray) -> bytes:
-    """Encode by Pillow, or 16 bits by tifffile; EXIF's folders, which neither writes, are added after it."""
+    """Encode by Pillow, or 16 bits by tifffile; EXIF's folders, which neither writes, are added
+    after it."""
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     if photo.tiff_tags is not None:
         for tag, value in photo.tiff_tags.items():
@@ -238,10 +332,14 @@ def as_tiff(photo: Photo, pixels: np.ndarray) -> bytes:
         compression = photo.encoding.get("compression", "tiff_adobe_deflate")
         to_image(photo, pixels).save(buffer, "TIFF", compression=compression, tiffinfo=tags)
         data = buffer.getvalue()
-    return with_folders(data, {tag: folder for tag in SUB_FOLDERS if (folder := photo.exif().get_ifd(tag))})
+    return with_folders(
+        data, {tag: folder for tag in SUB_FOLDERS if (folder := photo.exif().get_ifd(tag))}
+    )
 
 
-def as_16_bit_tiff(photo: Photo, pixels: np.ndarray, tags: TiffImagePlugin.ImageFileDirectory_v2) -> bytes:
+def as_16_bit_tiff(
+    photo: Photo, pixels: np.ndarray, tags: TiffImagePlugin.ImageFileDirectory_v2
+) -> bytes:
     """Encode with tifffile."""
     options: dict = {"compression": "zlib", "predictor": True, "metadata": None, "software": False}
     extra = []
@@ -260,21 +358,35 @@ def as_16_bit_tiff(photo: Photo, pixels: np.ndarray, tags: TiffImagePlugin.Image
         else:
             count = len(values) // 2 if tag_type in (5, 10) else len(values)
             extra.append((tag, tag_type, count, values if len(values) > 1 else values[0], True))
-    if all(tag in tags and float(tags[tag]) == float(tags[tag]) for tag in RESOLUTION[:2]):  # 0/0 is no number
+    if all(
+        tag in tags and float(tags[tag]) == float(tags[tag]) for tag in RESOLUTION[:2]
+    ):  # 0/0 is no number
         unit = tags.get(RESOLUTION[2], 2)  # inches where it is not said
-        options |= {"resolution": tuple(float(tags[tag]) for tag in RESOLUTION[:2]), "resolutionunit": unit}
-    alpha = ("unspecified", "assocalpha", "unassalpha")[extra_sample(photo)] if pixels.shape[2] in (2, 4) else None
+        options |= {
+            "resolution": tuple(float(tags[tag]) for tag in RESOLUTION[:2]),
+            "resolutionunit": unit,
+        }
+    alpha = (
+        ("unspecified", "assocalpha", "unassalpha")[extra_sample(photo)]
+        if pixels.shape[2] in (2, 4)
+        else None
+    )
     buffer = io.BytesIO()
     tifffile.imwrite(
-        buffer, pixels if pixels.shape[2] > 1 else pixels[:, :, 0], photometric="rgb" if pixels.shape[2] > 2 else "minisblack",
-        planarconfig="contig" if pixels.shape[2] > 1 else None, extrasamples=[alpha] if alpha else None, extratags=extra,
+        buffer,
+        pixels if pixels.shape[2] > 1 else pixels[:, :, 0],
+        photometric="rgb" if pixels.shape[2] > 2 else "minisblack",
+        planarconfig="contig" if pixels.shape[2] > 1 else None,
+        extrasamples=[alpha] if alpha else None,
+        extratags=extra,
         **options,
-    )  # fmt: skip
+    )
     return buffer.getvalue()
 
 
 def with_folders(tiff: bytes, folders: dict[int, dict]) -> bytes:
-    """A TIFF file of one picture with folders {tag: {tag: value}} of its own: its list of tags is written anew at the end."""
+    """A TIFF file of one picture with folders {tag: {tag: value}} of its own: its list of tags is
+    written anew at the end."""
     if not folders:
         return tiff
     order = "<" if tiff[:2] == b"II" else ">"
@@ -289,8 +401,14 @@ def with_folders(tiff: bytes, folders: dict[int, dict]) -> bytes:
         for key, value in values.items():
             if key != INTEROPERABILITY:
                 directory[key] = in_bytes(value)
-        entries[tag] = struct.pack(order + "HHII", tag, 4, 1, len(tiff))  # one number, where the folder lies
+        entries[tag] = struct.pack(
+            order + "HHII", tag, 4, 1, len(tiff)
+        )  # one number, where the folder lies
         tiff += directory.tobytes(len(tiff))
     tiff += bytes(len(tiff) % 2)
-    listed = struct.pack(order + "H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    listed = (
+        struct.pack(order + "H", len(entries))
+        + b"".join(entries[tag] for tag in sorted(entries))
+        + bytes(4)
+    )
     return tiff[:4] + struct.pack(order + "I", len(tiff)) + tiff[8:] + listed

@@ -1,4 +1,5 @@
-"""One run in several processes, as torchrun starts them: who this one is, and what they tell each other.
+"""One run in several processes, as torchrun starts them: who this one is, and what they tell each
+other.
 
     torchrun --nproc_per_node=8 train_rgb.py --noiseL 25
 
@@ -24,13 +25,16 @@ LAUNCHED = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
-    """Join the other processes for as long as the block runs, NCCL on CUDA, else gloo; only process 0 prints meanwhile."""
+    """Join the other processes for as long as the block runs, NCCL on CUDA, else gloo; only process
+    0 prints meanwhile."""
     if not LAUNCHED:
         yield
         return
     store = fresh_store()
     name_launch(store)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank(), world_size=size())
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank(), world_size=size()
+    )
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
@@ -39,9 +43,12 @@ def processes(device: torch.device) -> Iterator[None]:
 def fresh_store() -> dist.Store:
     """A store of keys that the processes of this life share, with nothing in it.
 
-    torchrun keeps one store over all its restarts (`--max-restarts`), where a process started anew would read addresses of
-    dead ones. The restart count does not tell lives apart: on several machines it differs from one to the next. So every
-    process puts a random token there, and they go on once all have seen the same tokens, its own new one among them.
+    torchrun keeps one store over all its restarts (`--max-restarts`), where a process started anew
+    would read addresses of
+    dead ones. The restart count does not tell lives apart: on several machines it differs from one
+        to the next. So every
+    process puts a random token there, and they go on once all have seen the same tokens, its own
+    new one among them.
     """
     store, _, _ = next(dist.rendezvous("env://"))
     store.set(f"token/{rank()}", secrets.token_hex(8))
@@ -64,7 +71,9 @@ def pick_device(name: str) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
         return devices.pick_device("cpu" if name == "auto" else name)
     if local_rank() >= torch.cuda.device_count():
-        raise SMNetError(f"--nproc_per_node is above the {torch.cuda.device_count()} GPUs of this machine")
+        raise SMNetError(
+            f"--nproc_per_node is above the {torch.cuda.device_count()} GPUs of this machine"
+        )
     torch.cuda.set_device(local_rank())
     return devices.pick_device(f"cuda:{local_rank()}")
 
@@ -95,26 +104,32 @@ _launch: str | None = None
 def name_launch(store: dist.Store) -> None:
     """Set what `launch_id` gives: a random name that the first process leaves in the store.
 
-    torchrun's own id does not do: it is "none" or what the user gives by --rdzv_id, perhaps the same again.
+    torchrun's own id does not do: it is "none" or what the user gives by --rdzv_id, perhaps the
+    same again.
     """
     global _launch
-    while isinstance(store, dist.PrefixStore):  # the store that all restarts have in common is behind these
+    while isinstance(
+        store, dist.PrefixStore
+    ):  # the store that all restarts have in common is behind these
         store = store.underlying_store
     _launch = store.compare_set("smnet/launch", "", secrets.token_hex(8)).decode()
 
 
 def launch_id() -> str | None:
-    """What tells this launch of torchrun from others, the same in all its processes and restarts; None without torchrun."""
+    """What tells this launch of torchrun from others, the same in all its processes and restarts;
+    None without torchrun."""
     return _launch
 
 
 def shard(items: list) -> list:
-    """Every size()-th item, beginning with this process's number: together the processes have each item once."""
+    """Every size()-th item, beginning with this process's number: together the processes have each
+    item once."""
     return items[rank() :: size()]
 
 
 def gather_shards(shared: list) -> list:
-    """The inverse of `shard`, on every process: what each made of its items, in the order of the whole list."""
+    """The inverse of `shard`, on every process: what each made of its items, in the order of the
+    whole list."""
     if not LAUNCHED:
         return shared
     shares: list[list] = [[]] * size()

@@ -27,7 +27,10 @@ class EventWriter:
         self.hook_before, threading.excepthook = threading.excepthook, self.thread_failed
         try:
             self.writer = SummaryWriter(
-                str(folder), purge_step=first_step if first_step > 1 else None, write_to_disk=to_disk, max_queue=1000
+                str(folder),
+                purge_step=first_step if first_step > 1 else None,
+                write_to_disk=to_disk,
+                max_queue=1000,
             )
         except OSError as error:
             self.failures.append(error)
@@ -41,9 +44,12 @@ class EventWriter:
             self.hook_before(failure)
 
     def check(self) -> None:
-        """Raise if the writing thread has failed: nothing takes from its queue any more, which would fill and block."""
+        """Raise if the writing thread has failed: nothing takes from its queue any more, which
+        would fill and block."""
         if self.failures:
-            with contextlib.suppress(AttributeError):  # or the process would wait at its end for somebody to take the rest
+            with contextlib.suppress(
+                AttributeError
+            ):  # or the process would wait at its end for somebody to take the rest
                 self.writer.file_writer.event_writer._event_queue.cancel_join_thread()
             raise SMNetError(f"cannot write into {self.folder}: {self.failures[0].strerror}")
 

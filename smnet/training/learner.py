@@ -1,4 +1,5 @@
-"""What trains: the network, its average, its optimizers and how far it is; `step` is one optimizer step.
+"""What trains: the network, its average, its optimizers and how far it is; `step` is one optimizer
+step.
 
 Nothing here reads or writes files: `run_files.py` does that.
 """
@@ -19,7 +20,10 @@ from smnet.training.optimizers import MovingAverage, lr_factor, make_optimizers
 from smnet.training.samples import EpochBatches, PatchDataset
 from utils import SMNetError
 
-BYTES_HELD = {False: 900, True: 460}  # by a step for its backward, a pixel and base channel; with --amp; measured
+BYTES_HELD = {
+    False: 900,
+    True: 460,
+}  # by a step for its backward, a pixel and base channel; with --amp; measured
 
 
 @dataclasses.dataclass
@@ -57,10 +61,21 @@ class Learner:
         SMNetError: too few samples for a batch, or too few pictures in a batch for the processes.
     """
 
-    def __init__(self, model: SMNet, train_set: PatchDataset, *, args: argparse.Namespace, device: torch.device):
+    def __init__(
+        self,
+        model: SMNet,
+        train_set: PatchDataset,
+        *,
+        args: argparse.Namespace,
+        device: torch.device,
+    ):
         self.model, self.args, self.device = model, args, device
         self.batches = EpochBatches(
-            len(train_set), args.batchsize, seed=args.seed, rank=distributed.rank(), size=distributed.size()
+            len(train_set),
+            args.batchsize,
+            seed=args.seed,
+            rank=distributed.rank(),
+            size=distributed.size(),
         )
         self.steps_per_epoch = len(self.batches)
         if not self.steps_per_epoch:
@@ -69,7 +84,9 @@ class Learner:
                 "give a smaller one, or more pictures to dataset*.py"
             )
         if args.batchsize < distributed.size():
-            raise SMNetError(f"--batchsize {args.batchsize} is the whole batch, too small for {distributed.size()} processes")
+            raise SMNetError(
+                f"--batchsize {args.batchsize} is the whole batch, too small for {distributed.size()} processes"
+            )
         self.total_steps = min(self.steps_per_epoch * args.epochs, args.max_steps or math.inf)
         self.done = Progress()
         self.speed = 0.0  # pictures a second in the epoch at hand, 0 where it was trained by an earlier process
@@ -80,16 +97,22 @@ class Learner:
         self.average = MovingAverage(model, decay=args.ema) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
         bf16 = has_bf16(device)
-        self.autocast = torch.autocast(device.type, torch.bfloat16 if bf16 else torch.float16, enabled=args.amp)
+        self.autocast = torch.autocast(
+            device.type, torch.bfloat16 if bf16 else torch.float16, enabled=args.amp
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp and not bf16)
         if self.scaler.is_enabled() and args.optimizer == "muon":
-            raise SMNetError("this device has no bf16, and fp16 goes with --optimizer adam alone; leave out --amp or muon")
+            raise SMNetError(
+                "this device has no bf16, and fp16 goes with --optimizer adam alone; leave out --amp or muon"
+            )
 
     def connect(self) -> None:
-        """After `load`: let the processes of torchrun add up their gradients, and compile the network where that is wanted."""
+        """After `load`: let the processes of torchrun add up their gradients, and compile the
+        network where that is wanted."""
         if distributed.LAUNCHED:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            # 1x1 kernels are stored alike in both memory formats, which DDP reports as if their gradients had to be rearranged.
+            # 1x1 kernels are stored alike in both memory formats, which DDP reports as if their
+            # gradients had to be rearranged.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             self.parallel = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
             self.no_sync = self.parallel.no_sync
@@ -103,24 +126,32 @@ class Learner:
 
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied by at `step`, 0 being the first."""
-        return lr_factor(step, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, args=self.args)
+        return lr_factor(
+            step, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, args=self.args
+        )
 
     def steps_left_in_epoch(self) -> int:
         """Steps to the end of the epoch at hand, or to the run's last step."""
-        return max(0, min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step))
+        return max(
+            0, min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step)
+        )
 
     def memory_needed(self) -> float:
-        """GB that a step takes of this process's device, about; on the CPU all processes of this machine together."""
+        """GB that a step takes of this process's device, about; on the CPU all processes of this
+        machine together."""
         args = self.args
         share = math.ceil(args.batchsize / distributed.size())
         pixels = math.ceil(share / args.accumulate) * args.patch_size**2
         processes = distributed.local_size() if self.device.type == "cpu" else 1
-        return processes * (0.1 + pixels / args.shuffle**2 * args.width * BYTES_HELD[args.amp] / 1e9)
+        return processes * (
+            0.1 + pixels / args.shuffle**2 * args.width * BYTES_HELD[args.amp] / 1e9
+        )
 
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).
 
-        Returns its part of the batch's loss before the step, detached: the parts of all processes add up to the loss.
+        Returns its part of the batch's loss before the step, detached: the parts of all processes
+        add up to the loss.
         """
         for optimizer, rate in zip(self.optimizers, self.rates):
             optimizer.zero_grad()
@@ -132,7 +163,9 @@ class Learner:
             with self.no_sync() if i + 1 < len(pieces) else nullcontext():
                 with self.autocast:
                     output = self.parallel(noisy_piece)
-                part = F.mse_loss(output.float(), clean_piece) * (len(clean_piece) / self.args.batchsize)
+                part = F.mse_loss(output.float(), clean_piece) * (
+                    len(clean_piece) / self.args.batchsize
+                )
                 # The gradients are averaged over the processes, where their sum is wanted.
                 self.scaler.scale(part * distributed.size()).backward()
             total += part.detach()
@@ -148,14 +181,16 @@ class Learner:
         return total
 
     def raise_diverged(self, what: str) -> None:
-        """Stop a run whose loss or weights are no numbers any more, before they replace good ones."""
+        """Stop a run whose loss or weights are no numbers any more, before they replace good
+        ones."""
         raise SMNetError(
             f"{what} at step {self.done.step}: training has diverged. Try a lower --lr, --grad_clip 1 or --warmup 100; "
             "what was saved before is kept"
         )
 
     def state(self) -> dict:
-        """All that going on needs, but for the data, as a checkpoint holds it; `load` takes it over."""
+        """All that going on needs, but for the data, as a checkpoint holds it; `load` takes it
+        over."""
         return {
             "channels": self.model.channels,
             "width": self.model.width,

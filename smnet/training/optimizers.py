@@ -8,15 +8,24 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-def make_optimizers(model: nn.Module, args: argparse.Namespace) -> list[tuple[torch.optim.Optimizer, float]]:
-    """(optimizer, its full learning rate) for `--optimizer adam`, or `muon`: Muon for the kernels, Adam for the rest.
+def make_optimizers(
+    model: nn.Module, args: argparse.Namespace
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """(optimizer, its full learning rate) for `--optimizer adam`, or `muon`: Muon for the kernels,
+    Adam for the rest.
 
     Kernels are the convolution weights with more than one input and output channel.
     """
-    kernels = [p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) > 1] if args.optimizer == "muon" else []
+    kernels = (
+        [p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) > 1]
+        if args.optimizer == "muon"
+        else []
+    )
     chosen = {id(p) for p in kernels}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    optimizers = [(torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas), fused=True), args.lr)]
+    optimizers = [
+        (torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas), fused=True), args.lr)
+    ]
     if kernels:
         optimizers.append((KernelMuon(kernels, lr=args.muon_lr), args.muon_lr))
     return optimizers
@@ -25,9 +34,9 @@ def make_optimizers(model: nn.Module, args: argparse.Namespace) -> list[tuple[to
 class KernelMuon(torch.optim.Muon):
     """PyTorch's Muon (orthogonalised momentum, Keller Jordan 2024) for convolution kernels.
 
-    PyTorch's takes matrices only, so it gets each kernel (out, in, k, k) as a view (out, k * k * in) of the same memory;
-    the order of the columns is nothing to Muon. Momentum 0.95, Nesterov, five Newton-Schulz steps, the rate times
-    sqrt(max(1, rows / columns)), no weight decay.
+    PyTorch's takes matrices only, so it gets each kernel (out, in, k, k) as a view (out, k * k *
+    in) of the same memory; the order of the columns is nothing to Muon. Momentum 0.95, Nesterov,
+    five Newton-Schulz steps, the rate times sqrt(max(1, rows / columns)), no weight decay.
 
     Args:
         kernels: 4-D parameters in channels_last memory.
@@ -39,7 +48,15 @@ class KernelMuon(torch.optim.Muon):
         matrices = [as_matrix(kernel.detach()) for kernel in kernels]
         for kernel, matrix in zip(kernels, matrices):
             assert matrix.data_ptr() == kernel.data_ptr(), "kernels must be in channels_last memory"
-        super().__init__(matrices, lr=lr, weight_decay=0.0, momentum=0.95, nesterov=True, ns_steps=5, adjust_lr_fn="original")
+        super().__init__(
+            matrices,
+            lr=lr,
+            weight_decay=0.0,
+            momentum=0.95,
+            nesterov=True,
+            ns_steps=5,
+            adjust_lr_fn="original",
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -58,20 +75,26 @@ def as_matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 3, 1).flatten(1)
 
 
-def lr_factor(step: int, *, steps_per_epoch: int, total_steps: int, args: argparse.Namespace) -> float:
-    """What the full learning rates are multiplied by at `step` (0 is the first): warm-up, then `--schedule`."""
+def lr_factor(
+    step: int, *, steps_per_epoch: int, total_steps: int, args: argparse.Namespace
+) -> float:
+    """What the full learning rates are multiplied by at `step` (0 is the first): warm-up, then
+    `--schedule`."""
     if step < args.warmup:
         return (step + 1) / args.warmup
     if args.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (step - args.warmup) / max(1, total_steps - args.warmup)))
+        return 0.5 * (
+            1 + math.cos(math.pi * (step - args.warmup) / max(1, total_steps - args.warmup))
+        )
     return 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in args.milestones)
 
 
 class MovingAverage(AveragedModel):
-    """A copy of a network whose weights follow it: average += (1 - d) * (weights - average) at every update.
+    """A copy of a network whose weights follow it: average += (1 - d) * (weights - average) at
+    every update.
 
-    d is min(decay, (1 + n) / (10 + n)) after n updates, so that a short run's average forgets the initial weights. Unlike
-    PyTorch's own update this never makes the CPU wait for a GPU.
+    d is min(decay, (1 + n) / (10 + n)) after n updates, so that a short run's average forgets the
+    initial weights. Unlike PyTorch's own update this never makes the CPU wait for a GPU.
 
     Args:
         model: the network; `self.module` is the average, which the first update makes equal to it.

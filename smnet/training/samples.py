@@ -1,4 +1,5 @@
-"""What is trained on: crops with noise, each a pure function of (seed, epoch, sample), and the order of an epoch."""
+"""What is trained on: crops with noise, each a pure function of (seed, epoch, sample), and the
+order of an epoch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,12 @@ from utils import SMNetError
 class PatchDataset(Dataset):
     """Training samples from an h5 file of patches: (clean, noisy, sigma).
 
-    An item is asked for by (epoch, index), index below draws x patches, and is a pure function of (seed, epoch, index):
-    crop, one of eight orientations, sigma (uniform in `noise_range`) and noise. So neither workers nor processes nor a
-    restart change it. clean and noisy are float32 (C, patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 *
-    n, not clipped; sigma is a float32 scalar in grey levels 0-255. From a file of pairs noisy is the real one, and sigma
-    nan. The file is opened by each worker when first read.
+    An item is asked for by (epoch, index), index below draws x patches, and is a pure function of
+    (seed, epoch, index): crop, one of eight orientations, sigma (uniform in `noise_range`) and
+    noise. So neither workers nor processes nor a restart change it. clean and noisy are float32 (C,
+    patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 * n, not clipped; sigma is a
+    float32 scalar in grey levels 0-255. From a file of pairs noisy is the real one, and sigma nan.
+    The file is opened by each worker when first read.
 
     Args:
         path: file made by dataset.py or dataset_gray.py.
@@ -28,23 +30,39 @@ class PatchDataset(Dataset):
         noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
         draws: how often a patch is drawn in an epoch.
         seed: of every random choice, 0 or more.
-        allow_pairs: whether the file may hold pairs of real noise; `noise_range` does not count then.
-        color_jitter: vary the colours of the clean crop (`jitter_colors`) before noise is added; not those of pairs.
+        allow_pairs: whether the file may hold pairs of real noise; `noise_range` does not count
+            then.
+        color_jitter: vary the colours of the clean crop (`jitter_colors`) before noise is added;
+            not those of pairs.
 
     Attributes:
         pairs: whether the file holds pairs of real noise.
         val_h5: the file of validation pairs that was made with it, else None.
 
     Raises:
-        SMNetError: the file is missing or not of this kind, or its patches are smaller than `patch_size`.
+        SMNetError: the file is missing or not of this kind, or its patches are smaller than
+            `patch_size`.
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int, patch_size: int, noise_range: tuple[float, float], draws: int, seed: int,
-        allow_pairs: bool = False, color_jitter: bool = False,
-    ):  # fmt: skip
+        self,
+        path: str | Path,
+        *,
+        channels: int,
+        patch_size: int,
+        noise_range: tuple[float, float],
+        draws: int,
+        seed: int,
+        allow_pairs: bool = False,
+        color_jitter: bool = False,
+    ):
         self.path, self.channels, self.patch_size = path, channels, patch_size
-        self.noise_range, self.draws, self.seed, self.color_jitter = noise_range, draws, seed, color_jitter
+        self.noise_range, self.draws, self.seed, self.color_jitter = (
+            noise_range,
+            draws,
+            seed,
+            color_jitter,
+        )
         self.file = None
         with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
             self.stored, _, self.stored_size, _ = file["patches"].shape
@@ -68,7 +86,8 @@ class PatchDataset(Dataset):
         epoch, index = key
         if self.file is None:
             self.file = open_h5(self.path, (PATCHES, PATCH_PAIRS), self.channels)
-        # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders the epoch.
+        # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders
+        # the epoch.
         rng = np.random.default_rng((self.seed, epoch, index + 1))
         size = self.patch_size
         top, left = rng.integers(self.stored_size - size + 1, size=2)
@@ -76,7 +95,9 @@ class PatchDataset(Dataset):
 
         def crop(name: str) -> np.ndarray:
             try:
-                patch = self.file[name][index % self.stored, :, top : top + size, left : left + size]
+                patch = self.file[name][
+                    index % self.stored, :, top : top + size, left : left + size
+                ]
             except OSError as error:
                 raise SMNetError(f"{self.path} cannot be read: {error}") from None
             return orient(patch, orientation).astype(np.float32) / 255
@@ -89,36 +110,47 @@ class PatchDataset(Dataset):
                 clean = jitter_colors(clean, rng)
             sigma = rng.uniform(*self.noise_range)
             noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
-        return torch.from_numpy(clean), torch.from_numpy(noisy), torch.tensor(sigma, dtype=torch.float32)
+        return (
+            torch.from_numpy(clean),
+            torch.from_numpy(noisy),
+            torch.tensor(sigma, dtype=torch.float32),
+        )
 
 
 def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the eight orientations of a square (C, H, H): quarter turns by orientation % 4, mirrored from 4 on."""
+    """One of the eight orientations of a square (C, H, H): quarter turns by orientation % 4,
+    mirrored from 4 on."""
     turned = np.rot90(patch, orientation % 4, axes=(1, 2))
     return turned[:, :, ::-1] if orientation >= 4 else turned
 
 
 def jitter_colors(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Vary the colours of a patch (C, H, W), float32 in [0, 1]: channels permuted, saturation and contrast changed.
+    """Vary the colours of a patch (C, H, W), float32 in [0, 1]: channels permuted, saturation and
+    contrast changed.
 
-    Half of all patches stay as they are. In the others the order of the channels is random, the distance of each pixel to
-    its gray is multiplied by 0.5 to 2 (saturation), the distance to the patch's mean by 0.6 to 1.4 (contrast), both
-    log-uniform, and the result is clipped to [0, 1]. On gray patches only the contrast changes.
+    Half of all patches stay as they are. In the others the order of the channels is random, the
+    distance of each pixel to its gray is multiplied by 0.5 to 2 (saturation), the distance to the
+    patch's mean by 0.6 to 1.4 (contrast), both log-uniform, and the result is clipped to [0, 1]. On
+    gray patches only the contrast changes.
     """
     if rng.random() < 0.5:
         return patch
     patch = patch[rng.permutation(len(patch))]
-    saturation, contrast = np.exp(rng.uniform(np.log([0.5, 0.6]), np.log([2, 1.4]))).astype(np.float32)
+    saturation, contrast = np.exp(rng.uniform(np.log([0.5, 0.6]), np.log([2, 1.4]))).astype(
+        np.float32
+    )
     gray = patch.mean(axis=0, keepdims=True)
     mean = gray.mean()
     return np.clip(mean + contrast * (gray - mean + saturation * (patch - gray)), 0, 1)
 
 
 class EpochBatches:
-    """A batch sampler: the batches of one epoch, as lists of (epoch, index), in an order drawn from (seed, epoch).
+    """A batch sampler: the batches of one epoch, as lists of (epoch, index), in an order drawn from
+    (seed, epoch).
 
     Process `rank` of `size` gets its shard of every batch: together they see what one would see.
-    The last batch is left out where it is not full. `skip` leaves out that many batches at the beginning: those that were
+    The last batch is left out where it is not full. `skip` leaves out that many batches at the
+        beginning: those that were
     done before an interruption.
     """
 

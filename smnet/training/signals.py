@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM, as preempted machines send it, turned into a wish that the training loop grants at a good moment."""
+"""Ctrl-C and SIGTERM, as preempted machines send it, turned into a wish that the training loop
+grants at a good moment."""
 
 import signal
 import threading
@@ -7,10 +8,12 @@ from contextlib import contextmanager
 
 
 class StopRequest:
-    """Within the `with` block: notes a signal in `.signal`, for the loop to save and stop after the step at hand.
+    """Within the `with` block: notes a signal in `.signal`, for the loop to save and stop after the
+    step at hand.
 
-    A second Ctrl-C stops at once, without saving; so does any signal within `at_once()`, where all has just been saved.
-    Stopping is `SystemExit` with 128 + the signal's number, as a shell reports it.
+    A second Ctrl-C stops at once, without saving; so does any signal within `at_once()`, where all
+    has just been saved. Stopping is `SystemExit` with 128 + the signal's number, as a shell reports
+    it.
     """
 
     def __init__(self):
@@ -46,11 +49,14 @@ class StopRequest:
 
     def stop(self, number: int, what: str) -> None:
         """Say so and raise SystemExit."""
-        print(f"\nstopped by {signal.Signals(number).name}: {what}; go on with --resume", flush=True)
+        print(
+            f"\nstopped by {signal.Signals(number).name}: {what}; go on with --resume", flush=True
+        )
         raise SystemExit(128 + number)
 
 
 def ignore_signals(worker: int) -> None:
-    """For the processes that read data: a Ctrl-C reaches them as well, but this process is still to get its batch."""
+    """For the processes that read data: a Ctrl-C reaches them as well, but this process is still to
+    get its batch."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
