@@ -1,11 +1,13 @@
-"""What every command line shares: the parser, number types, and `run_script`, which turns errors
-into exit statuses."""
+"""What the command lines share: `run_script`, the parser, number types, problems, overwriting."""
 
 import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
 
 from smnet.devices import is_out_of_memory, reuse_memory
 from utils import SMNetError
@@ -15,18 +17,19 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong
     arguments, 130 on Ctrl-C."""
     reuse_memory()
+    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default on CUDA, off by 1e-3
     sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal has no letters for
     try:
         status = main()
     except SMNetError as error:
-        sys.exit(
-            f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}"
-        )  # a data worker's comes with its traceback
+        # A data worker's error comes with its traceback before it.
+        sys.exit(f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         sys.exit(
-            "error: out of memory; give smaller pictures, in training a smaller --batchsize or --patch_size"
+            "error: out of memory; use smaller pictures, or in training a larger --accumulate, --amp, "
+            "or a smaller --batchsize or --patch_size"
         )
     except BrokenPipeError:  # who reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,3 +68,30 @@ def number(number_type: type, low: float, high: float = math.inf) -> Callable[[s
         return value
 
     return parse
+
+
+def report_problems(problems: Iterable[str], *, prefix: str) -> int:
+    """Print each problem on a line of its own to stderr, after `prefix` ("skipped", "error").
+
+    Returns the exit status: 1 if there is any problem, else 0.
+    """
+    problems = list(problems)
+    for problem in problems:
+        print(f"{prefix}: {one_line(problem)}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def refuse_overwrite(path: str | Path, *, overwrite: bool, advice: str = "") -> None:
+    """Raise if `path` exists, unless `overwrite`; `advice` is what else to type.
+
+    Raises:
+        SMNetError: the file exists.
+    """
+    if os.path.lexists(path) and not overwrite:
+        raise SMNetError(f"{path} already exists; --overwrite replaces it{advice}")
+
+
+def one_line(text: str) -> str:
+    """Text that may hold file names, whose line breaks and undecodable bytes are escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.replace("\r", "\\r").replace("\n", "\\n")

@@ -13,7 +13,8 @@ from utils import SMNetError
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that this process or its GPU has no memory left."""
-    words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED"  # CUDA, MPS; Windows; Linux; cuBLAS
+    # CUDA, MPS; Windows; Linux; cuBLAS; cuDNN
+    words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED|unable to find an engine"
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or re.search(words, str(error)) is not None
@@ -30,43 +31,30 @@ def reuse_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
         mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30) or mallopt(
-            mmap_threshold, 2**25
-        )  # the most that older versions take
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # for older versions
 
 
 def pick_device(name: str) -> torch.device:
     """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps` -> the device.
 
-    Convolutions on CUDA are then computed in float32: cuDNN's TF32, PyTorch's default, is off by
-        1e-3.
-
     Raises:
-        SMNetError: no such device on this machine.
+        SMNetError: there is no such device on this machine.
     """
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((backend for backend, there in available.items() if there), "cpu")
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
             raise NotImplementedError
         torch.empty(1, device=device)
-        if device.index is not None and device.type == "cuda":
-            torch.cuda.set_device(device)  # for what asks for the current one
-        torch.backends.cudnn.allow_tf32 = False
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         if is_out_of_memory(error):
             raise SMNetError(
                 f"device {name!r} has no memory left: others use it; wait, or use --device cpu"
             ) from None
         raise SMNetError(
-            f"device {name!r} is not to be had on this machine; use --device auto or cpu"
+            f"device {name!r} is not available on this machine; use --device auto or cpu"
         ) from None
     return device
 

@@ -123,7 +123,7 @@ def write_patches(
     return what was written.
 
     Content: data set "patches" uint8 (n, C, patch_size, patch_size), one chunk each, and for pairs
-        "noisy" of the same shape;
+    "noisy" of the same shape;
     "source" int32 (n,), the picture that a patch is from; attributes kind, channels, sources (a
     JSON list of names) and the settings.
 
@@ -186,7 +186,7 @@ def write_pictures(
     return what was written.
 
     Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name,
-        and for pairs the same in
+    and for pairs the same in
     the group "noisy"; attributes kind, channels and the settings.
 
     Raises:

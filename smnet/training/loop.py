@@ -48,7 +48,7 @@ def fit(
     say it was; return 0.
 
     Loss: mean squared error of the final output against the clean picture. After each epoch, and
-        after the last step:
+    after the last step:
     validation by the code that tests, weights, state, a line of the log. The state is also saved
     every `--save_every` minutes, before validation, and on SIGTERM or Ctrl-C, which then end the
     process with status 128 + signal.
@@ -59,6 +59,8 @@ def fit(
             folder that cannot be written.
     """
     device = distributed.pick_device(args.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # for streams, events and compiled kernels
     with distributed.processes(device):
         learner = Learner(model, train_set, args=args, device=device)
         files = RunFiles(learner, name=name, args=args)

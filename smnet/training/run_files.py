@@ -241,7 +241,7 @@ class RunFiles:
         weights, else from them.
 
         Returns the state file where it is of a later step, or of other settings: it would be
-            replaced by a lesser one.
+        replaced by a lesser one.
         """
         weights_file, state_file = self.file(epoch), self.file("state")
         if not weights_file.is_file():
