@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -147,6 +147,13 @@ def broadcast(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def send_from(sender: int, tensor: torch.Tensor) -> Callable[[], object]:
+    """Begin to overwrite `tensor` with process `sender`'s; call what is returned to wait for it."""
+    if not LAUNCHED:
+        return lambda: None
+    return dist.broadcast(tensor, src=sender, async_op=True).wait
 
 
 def reduce_sum(values: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from smnet.training import distributed
+
 
 def make_optimizers(
     model: nn.Module, args: argparse.Namespace
@@ -32,11 +34,15 @@ def make_optimizers(
 
 
 class KernelMuon(torch.optim.Muon):
-    """PyTorch's Muon (orthogonalised momentum, Keller Jordan 2024) for convolution kernels.
+    """PyTorch's Muon (orthogonalised momentum, Keller Jordan 2024) for kernels, in groups.
 
-    PyTorch's takes matrices only, so it gets each kernel (out, in, k, k) as a view (out, k * k *
-    in) of the same memory; the order of the columns is nothing to Muon. Momentum 0.95, Nesterov,
-    five Newton-Schulz steps, the rate times sqrt(max(1, rows / columns)), no weight decay.
+    PyTorch's takes matrices, so it gets each kernel (out, in, k, k) as a view (out, k * k * in) of
+    the same memory. It orthogonalises one matrix after the other, some 3,400 small operations a
+    step for SMNet; here the matrices of one shape are one batch, with the same results (on a CPU,
+    the same bits). Under torchrun each process orthogonalises its share of the groups.
+
+    Momentum 0.95, Nesterov, five Newton-Schulz steps in bf16, the rate times
+    sqrt(max(1, rows / columns)), no weight decay.
 
     Args:
         kernels: 4-D parameters in channels_last memory.
@@ -49,25 +55,68 @@ class KernelMuon(torch.optim.Muon):
         for kernel, matrix in zip(kernels, matrices):
             assert matrix.data_ptr() == kernel.data_ptr(), "kernels must be in channels_last memory"
         super().__init__(
-            matrices,
-            lr=lr,
-            weight_decay=0.0,
-            momentum=0.95,
-            nesterov=True,
-            ns_steps=5,
-            adjust_lr_fn="original",
+            matrices, lr=lr, weight_decay=0.0, momentum=0.95, nesterov=True, adjust_lr_fn="original"
         )
+        self.shapes: dict[tuple[int, int], list[int]] = {}  # (short, long side): their matrices
+        for i, matrix in enumerate(matrices):
+            short, long = sorted(matrix.shape)
+            self.shapes.setdefault((short, long), []).append(i)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        for kernel, matrix in zip(self.kernels, self.param_groups[0]["params"]):
-            matrix.grad = as_matrix(kernel.grad)
-        super().step(closure)
+        """One update from the kernels' gradients, all of which must be there."""
+        group = self.param_groups[0]
+        matrices = group["params"]
+        gradients = [as_matrix(kernel.grad) for kernel in self.kernels]
+        for matrix in matrices:
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's
+        for members, batch in zip(self.shapes.values(), self.orthogonalise(updates)):
+            for i, update in zip(members, batch):
+                rows, columns = matrices[i].shape
+                lr = group["lr"] * math.sqrt(max(1, rows / columns))
+                matrices[i].add_(update.mT if rows > columns else update, alpha=-lr)
+
+    def orthogonalise(self, updates: list[Tensor]) -> list[Tensor]:
+        """The orthogonalised matrices (n, short, long) of each shape, bf16, on every process."""
+        batches, waiting = [], []
+        for number, members in enumerate(self.shapes.values()):
+            wide = [
+                updates[i].mT if len(updates[i]) > updates[i].shape[1] else updates[i]
+                for i in members
+            ]
+            batch = torch.stack(wide).bfloat16()
+            owner = number % distributed.size()
+            if owner == distributed.rank():
+                batch = newton_schulz(batch)
+            batches.append(batch)
+            waiting.append(distributed.send_from(owner, batch))
+        for wait in waiting:
+            wait()
+        return batches
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the kernels' gradients."""
         for kernel in self.kernels:
             kernel.grad = None
-        super().zero_grad(set_to_none)
+
+
+def newton_schulz(batch: Tensor, *, steps: int = 5) -> Tensor:
+    """Matrices (n, rows, columns), rows <= columns -> about the nearest with orthonormal rows.
+
+    The quintic iteration of Keller Jordan's Muon, as in torch.optim.Muon.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    norms = torch.linalg.vector_norm(batch, dim=(1, 2), keepdim=True)
+    batch = batch / norms.clamp(min=1e-7)  # so that no singular value is above 1
+    for _ in range(steps):
+        gram = batch @ batch.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        batch = torch.baddbmm(batch, polynomial, batch, beta=a)
+    return batch
 
 
 def as_matrix(kernel: Tensor) -> Tensor:
