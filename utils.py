@@ -170,6 +170,9 @@ def read_checkpoint(path: str | Path) -> dict:
             when read.
     """
     path = Path(path)
+    if path.is_dir():
+        there = sorted(p.name for p in path.glob("*.pth"))
+        raise SMNetError(f"{path} is a folder; give a .pth file; {describe(there, path)}")
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
         raise SMNetError(
