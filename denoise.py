@@ -32,7 +32,8 @@ from smnet.jobs import Job, find_jobs
 from smnet.photos.reading import FORMATS, OTHERS, Photo, read_photo, upright
 from smnet.photos.writing import check_format, write_photo
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
-from utils import SMNetError, find_model
+from smnet.weights import find_model
+from utils import SMNetError
 
 # --------------------------------------------------------------------------------------------------
 # Defaults; each is also an option of the command line
@@ -179,15 +180,15 @@ class DenoiserCache:
         args, errors = self.args, []
         for weights in args.weights or [None]:
             try:
-                model, details = find_model(
+                trained = find_model(
                     channels,
                     args.noiseL,
                     real=args.real,
                     weights=weights,
                     weights_dir=args.weights_dir,
                 )
-                model.to(self.device, memory_format=torch.channels_last)
-                return Denoiser(model, memory=args.memory, tile=args.tile), details["weights"]
+                model = trained.model.to(self.device, memory_format=torch.channels_last)
+                return Denoiser(model, memory=args.memory, tile=args.tile), str(trained.path)
             except SMNetError as error:
                 errors.append(str(error))
         raise SMNetError("; ".join(errors))

@@ -2,31 +2,29 @@
 
     python download.py --list                      # names, sizes, licences
     python download.py Set12 CBSD68                # two test sets
-    python download.py BSDS500                     # 400 pictures to train on: dataset.py --train_dir data/BSDS500
+    python download.py BSDS500                     # dataset.py --train_dir data/BSDS500
+    python download.py Unsplash                    # dataset.py --train_dir data/Unsplash --shrink 3
     python download.py all --mirror https://mirror.example.org/raw
 
 The files come from public repositories, each pinned to a commit, and every file is checked against
-the SHA-256 in datasets.csv.
-A second call fetches what is missing or wrong, nothing else. Please heed the licences: most sets
-    are for research alone.
+the SHA-256 in smnet/datasets.csv. A second call fetches only what is missing or wrong. Please heed
+the licences: most sets are for research only.
 """
 
 import argparse
-import csv
-import dataclasses
 import hashlib
 import re
 import sys
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path, PurePosixPath
-from urllib.parse import quote
+from pathlib import Path
 
 import requests
 from tqdm import tqdm
 
-from smnet.cli import make_parser, number, run_script
+from smnet.cli import make_parser, number, report_problems, run_script
+from smnet.datasets import SETS, File, files_of, read_catalogue
 from utils import SMNetError, replacing
 
 # --------------------------------------------------------------------------------------------------
@@ -38,64 +36,9 @@ DEFAULTS = dict(
 )
 # --------------------------------------------------------------------------------------------------
 
-CATALOGUE = Path(__file__).parent / "smnet" / "datasets.csv"
 ATTEMPTS = 4  # a file, with pauses of 1, 2 and 4 times PAUSE between them
 PAUSE = 1.0  # seconds
 TIMEOUT = 20.0  # seconds without a byte after which a server counts as stalled
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where a data set is."""
-
-    repository: str  # owner/name
-    commit: str
-    folder: str  # in the repository; what is in it goes to data/<name>/
-    purpose: str
-    licence: str
-
-
-SMNET = ("Muccul/SMNet", "bf891e704cb3d10333ef0565dc365c0d83406c5f")
-BSDS = ("BIDS/BSDS500", "a04b7c6c3a9f0ace74bf205c72a43d32e1c72722")
-POLYU = (
-    "csjunxu/PolyU-Real-World-Noisy-Images-Dataset",
-    "3af0f2646b267a00446fe4b7113a15e67bc80b4e",
-)
-CC = ("csjunxu/MCWNNM-ICCV2017", "e6db69b01ff21e89461cc49893c89afb1a9a941c")
-RESEARCH = "research and education"
-SETS = {
-    "Set12": Source(*SMNET, "data/Set12", "test, gray", "none stated"),
-    "Set68": Source(*SMNET, "data/Set68", "test and validation, gray (BSD68)", RESEARCH),
-    "CBSD68": Source(*SMNET, "data/CBSD68", "test and validation, RGB", RESEARCH),
-    "Kodak24": Source(
-        *SMNET, "data/Kodak24", "test, RGB (500x500 crops)", "unrestricted, by common report"
-    ),
-    "McMaster": Source(*SMNET, "data/McMaster", "test, RGB", "research"),
-    # Its val part holds all pictures of Set68 and CBSD68, and is left out for that.
-    "BSDS500": Source(*BSDS, "BSDS500/data/images", "training: its train and test parts", RESEARCH),
-    "PolyU": Source(*POLYU, "CroppedImages", "real noise, 100 pairs", "non-commercial"),
-    "CC": Source(*CC, "Real_ccnoise_denoised_part", "real noise, test, 15 pairs", "non-commercial"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class File:
-    """One file of a set."""
-
-    address: str  # below the mirror's, percent-encoded
-    target: Path
-    size: int  # bytes
-    sha256: str
-
-    def is_there(self) -> bool:
-        """Whether the target is the file, to the bit."""
-        try:
-            return (
-                self.target.stat().st_size == self.size
-                and hashlib.sha256(self.target.read_bytes()).hexdigest() == self.sha256
-            )
-        except OSError:
-            return False
 
 
 class TryAgainError(Exception):
@@ -103,40 +46,44 @@ class TryAgainError(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns 0, or 1 if a file could not be had."""
+    """The command; returns 0, or 1 if a file could not be fetched."""
     args = parse_args(argv)
     if args.list:
         print(list_sets())
         return 0
-    by_set = {name: files_of(name, args.data_dir) for name in args.names}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        everything = [file for files in by_set.values() for file in files]
-        missing = {
-            file
-            for file, there in zip(everything, pool.map(File.is_there, everything))
-            if not there
-        }
+    by_set = {name: files_of(name, args.data_dir) for name in wanted_sets(args.names)}
+    missing = missing_files([file for files in by_set.values() for file in files], args.jobs)
     problems = fetch_all(missing, mirror=args.mirror.rstrip("/"), jobs=args.jobs)
     failed = {file for files in problems.values() for file in files}
     for name, files in by_set.items():
         fetched = [file for file in files if file in missing and file not in failed]
-        lost = sum(file in failed for file in files)
+        size = sum(file.size for file in fetched) / 1e6
         print(
-            f"{name}: {len(files) - lost} of {len(files)} files in {Path(args.data_dir) / name}, {len(fetched)} of them "
-            f"fetched ({sum(file.size for file in fetched) / 1e6:.1f} MB); licence: {SETS[name].licence}"
+            f"{name}: {len(files) - sum(file in failed for file in files)} of {len(files)} files "
+            f"in {Path(args.data_dir) / name}, {len(fetched)} of them fetched ({size:.1f} MB); "
+            f"licence: {SETS[name].licence}"
         )
-    for problem, files in problems.items():
-        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    status = report_problems(map(describe_failure, problems.items()), prefix="error")
+    if status:
         print(
-            f"error: {', '.join(str(file.target) for file in files[:3])}{more}: {problem}",
+            "give the same command again to fetch what is missing; --mirror URL where GitHub is "
+            "out of reach",
             file=sys.stderr,
         )
-    if problems:
-        print(
-            "give the same command again to fetch what is missing; --mirror URL where GitHub is out of reach",
-            file=sys.stderr,
-        )
-    return 1 if problems else 0
+    return status
+
+
+def describe_failure(failure: tuple[str, list[File]]) -> str:
+    """Files that could not be fetched, at most three of them named, and why."""
+    problem, files = failure
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return f"{', '.join(str(file.target) for file in files[:3])}{more}: {problem}"
+
+
+def missing_files(files: list[File], jobs: int) -> set[File]:
+    """Those that are not there, or differ."""
+    with ThreadPoolExecutor(jobs) as pool:
+        return {file for file, there in zip(files, pool.map(File.is_there, files)) if not there}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -144,21 +91,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     option, shown = parser.add_argument, "(default: %(default)s)"
     option("names", nargs="*", metavar="NAME", help=f"data sets, or all: {' '.join(SETS)}")
-    option(
-        "--list",
-        action="store_true",
-        help="show names, sizes, purposes and licences, and fetch nothing",
-    )
-    option("--data_dir", metavar="DIR", help=f"folder that gets a folder a set {shown}")
-    option(
-        "--mirror",
-        metavar="URL",
-        help=f"files are looked for at URL/OWNER/REPOSITORY/COMMIT/PATH {shown}",
-    )
+    text = "show names, sizes, purposes and licences, and fetch nothing"
+    option("--list", action="store_true", help=text)
+    option("--data_dir", metavar="DIR", help=f"folder that gets a folder for each set {shown}")
+    text = f"files are looked for at URL/OWNER/REPOSITORY/COMMIT/PATH {shown}"
+    option("--mirror", metavar="URL", help=text)
     option("--jobs", type=number(int, 1, 64), metavar="N", help=f"files at a time {shown}")
     parser.set_defaults(**DEFAULTS)
     args = parser.parse_args(argv)
-    known = {name.lower(): [name] for name in SETS} | {"all": list(SETS)}
+    known = {name.lower() for name in SETS} | {"all"}
     unknown = [name for name in args.names if name.lower() not in known]
     if unknown:
         parser.error(f"no data set {unknown[0]}; there are {', '.join(SETS)}, and all of them: all")
@@ -166,45 +107,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"which data sets? {', '.join(SETS)}, or all; --list says more")
     if not re.match(r"https?://[^/]", args.mirror):
         parser.error(
-            f"--mirror {args.mirror} is no address: it must begin with http:// or https:// and name a host"
+            f"--mirror {args.mirror} is no address: it must begin with http:// or https:// and "
+            "name a host"
         )
-    args.names = list(
-        dict.fromkeys(name for wanted in args.names for name in known[wanted.lower()])
-    )
     return args
 
 
-def read_catalogue() -> dict[str, list[dict]]:
-    """The rows of datasets.csv by set."""
-    rows = defaultdict(list)
-    with open(CATALOGUE, newline="") as file:
-        for row in csv.DictReader(file):
-            rows[row["set"]].append(row)
-    return rows
-
-
-def files_of(name: str, data_dir: str | Path) -> list[File]:
-    """The files of a set.
-
-    Raises:
-        SMNetError: a path in the catalogue would lead out of the set's folder.
-    """
-    source, files = SETS[name], []
-    for row in read_catalogue()[name]:
-        path = PurePosixPath(row["path_in_repository"])
-        if (
-            ".." in path.parts
-            or "\\" in str(path)
-            or ":" in str(path)
-            or not path.is_relative_to(source.folder)
-        ):
-            raise SMNetError(
-                f"{CATALOGUE.name}: {path} is not a path below {source.folder}; nothing was fetched"
-            )
-        address = quote(f"{source.repository}/{source.commit}/{path}")
-        target = Path(data_dir) / name / path.relative_to(source.folder)
-        files.append(File(address, target, int(row["bytes"]), row["sha256"]))
-    return files
+def wanted_sets(names: list[str]) -> list[str]:
+    """The sets that are asked for, in any case of letters, each once; `all` stands for all."""
+    known = {name.lower(): [name] for name in SETS} | {"all": list(SETS)}
+    return list(dict.fromkeys(name for wanted in names for name in known[wanted.lower()]))
 
 
 def list_sets() -> str:
@@ -226,7 +138,7 @@ def list_sets() -> str:
 
 
 def fetch_all(files: set[File], *, mirror: str, jobs: int) -> dict[str, list[File]]:
-    """Fetch the files, several at a time; returns those that could not be had, by what is wrong."""
+    """Fetch the files, several at a time; returns those that failed, by what is wrong."""
     problems: dict[str, list[File]] = defaultdict(list)
     stopped = threading.Event()
     sessions = threading.local()  # a session is not safe to share between threads
@@ -265,7 +177,7 @@ def fetch(file: File, session: requests.Session, *, mirror: str, stopped: thread
     """Fetch one file, in several attempts; it is at its place whole and checked, or not at all.
 
     Raises:
-        SMNetError: it could not be had or written.
+        SMNetError: it could not be fetched or written.
     """
     host = mirror.split("/")[2]
     for attempt in range(ATTEMPTS):
@@ -300,7 +212,8 @@ def receive(url: str, file: File, session: requests.Session, stopped: threading.
             raise TryAgainError(f"answers {answer.status_code} {answer.reason}")
         if answer.status_code != 200:
             raise SMNetError(
-                f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}, to {url.rpartition('/')[0]}/..."
+                f"{url.split('/')[2]} answers {answer.status_code} {answer.reason}, to "
+                f"{url.rpartition('/')[0]}/..."
             )
         content = bytearray()
         for piece in answer.iter_content(1 << 16):

@@ -1,10 +1,9 @@
-"""DenoiserCache with the weights in pretrained/, by torch.hub.
+"""SMNet with the weights in pretrained/, by torch.hub.
 
-    model = torch.hub.load(".", "smnet_gray_blind", source="local")        # in a clone of this
-    repository model = torch.hub.load(".", "smnet_rgb", source="local", sigma=25)
+    model = torch.hub.load(".", "smnet_gray_blind", source="local")  # in a clone of SMNet
+    model = torch.hub.load(".", "smnet_rgb", source="local", sigma=25)
     with torch.inference_mode():
-        denoised = model(noisy)                                            # (N, C, H, W) in [0, 1],
-        any size
+        denoised = model(noisy)  # (N, C, H, W) in [0, 1], any size
 
 All are in eval mode. The cards beside the weights say how they were trained and what they reach.
 """

@@ -8,8 +8,8 @@ mean over the pictures. `Protocol` has what other papers do.
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from statistics import fmean
+from collections.abc import Callable, Sequence
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -28,9 +28,7 @@ class Protocol:
 
     repeats: int = 0  # draws of noise a picture, 0: the authors', 1 for gray and 3 for RGB
     clip: bool = False  # the noisy picture is clipped to [0, 1]
-    quantize: bool = (
-        False  # the result is rounded to 8 bits before it is measured (KAIR, SwinIR, Restormer)
-    )
+    quantize: bool = False  # the result is rounded to 8 bits before it is measured (KAIR, SwinIR)
     y_channel: bool = False  # measured on the luma of BT.601 (BasicSR's test_y_channel); RGB only
     self_ensemble: bool = False  # the mean of the results for all eight orientations of the picture
 
@@ -91,74 +89,107 @@ class Score:
     name: str
     psnr: dict[str, float]  # by method: "noisy", "SMNet" and, with baselines, "blur" and "NL-means"
     ssim: dict[str, float]
-    seconds: float  # the network's time for one draw
+    seconds: float  # the network's time for one draw, the median
+
+
+OnStages = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
 
 
 @torch.inference_mode()
 def evaluate(
     model: SMNet,
-    pictures: list[Picture],
+    pictures: Sequence[Picture],
     *,
     sigma: float | None,
     protocol: Protocol = AUTHORS,
     baseline: bool = False,
-    on_stages: Callable[[str, Tensor, Tensor, Tensor, Tensor], None] | None = None,
+    warm_up: bool = False,
+    on_stages: OnStages | None = None,
 ) -> list[Score]:
     """Denoise each picture under the authors' test noise, or its real noisy partner where it has
     one, and measure the result.
 
-    The noisy picture is measured as the network gets it; every result is clamped to [0, 1].
+    The noisy picture is measured as the network gets it; every result is clamped to [0, 1]. Where
+    the network's output is not finite, its PSNR is nan.
 
     Args:
-        model: the network; its own device is used. It is in eval mode meanwhile.
+        model: the network, on its own device. It is in eval mode meanwhile.
         pictures: of the network's channels.
         sigma: of the noise, grey levels 0-255; None where all pictures have noisy partners.
         protocol: what is done otherwise than by the authors.
-        baseline: measure a Gaussian blur of the best width and NL-means, too.
-        on_stages: called for each picture's first draw as on_stages(name, clean, noisy, noise_mask,
-            output), each (C, H, W).
+        baseline: also measure a Gaussian blur of the best width and NL-means.
+        warm_up: run the network once before the first picture, so that its preparations do not
+            count in the seconds.
+        on_stages: called for each picture's first draw with a finite output as
+            on_stages(name, clean, noisy, noise_mask, output), each (C, H, W).
     """
     was_training = model.training
     model.eval()
-    scores = []
-    for name, picture, partner in tqdm(
-        pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None
-    ):
-        clean = to_float(picture)
-        draws, seconds = [], 0.0
-        for i, noisy in enumerate(
-            protocol.noisy_draws(clean, sigma) if partner is None else to_float(partner)[None]
-        ):
-            start = time.perf_counter()
-            noise_mask, output = protocol.denoise(model, noisy)
-            seconds += time.perf_counter() - start
-            results = {
-                "SMNet": output.clamp(0, 1),
-                **(baselines(clean, noisy, sigma) if baseline else {}),
-            }
-            figures = {"noisy": protocol.measure(clean, noisy, rounded=False)}
-            draws.append(
-                figures
-                | {method: protocol.measure(clean, result) for method, result in results.items()}
-            )
-            if on_stages and i == 0:
-                on_stages(name, clean, noisy, noise_mask, output)
-        by_method = {method: [draw[method] for draw in draws] for method in draws[0]}
-        scores.append(
-            Score(
-                name,
-                psnr={method: fmean(p for p, _ in values) for method, values in by_method.items()},
-                ssim={method: fmean(s for _, s in values) for method, values in by_method.items()},
-                seconds=seconds / len(draws),
-            )
+    if warm_up and pictures:
+        AUTHORS.denoise(model, to_float(pictures[0].clean))
+    scores = [
+        measure_picture(model, picture, sigma, protocol, baseline=baseline, on_stages=on_stages)
+        for picture in tqdm(
+            pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None
         )
+    ]
     model.train(was_training)
     return scores
 
 
-def averages(scores: list[Score]) -> Score:
-    """The mean over the pictures, as a score named "mean"; the mean SSIM leaves out pictures too
-    small for one."""
+def measure_picture(
+    model: SMNet,
+    picture: Picture,
+    sigma: float | None,
+    protocol: Protocol,
+    *,
+    baseline: bool,
+    on_stages: OnStages | None,
+) -> Score:
+    """One picture's score, as `evaluate` says; the seconds are the median over its draws."""
+    clean = to_float(picture.clean)
+    if picture.noisy is None:
+        noisy_draws = protocol.noisy_draws(clean, sigma)
+    else:
+        noisy_draws = to_float(picture.noisy)[None]
+    draws, seconds = [], []
+    for noisy in noisy_draws:
+        start = clock(model)
+        noise_mask, output = protocol.denoise(model, noisy)
+        seconds.append(clock(model) - start)
+        figures = {
+            "noisy": protocol.measure(clean, noisy, rounded=False),
+            "SMNet": (math.nan, math.nan),
+        }
+        if output.isfinite().all():
+            figures["SMNet"] = protocol.measure(clean, output.clamp(0, 1))
+            if on_stages and not draws:
+                on_stages(picture.name, clean, noisy, noise_mask, output)
+        for method, result in (baselines(clean, noisy, sigma) if baseline else {}).items():
+            figures[method] = protocol.measure(clean, result)
+        draws.append(figures)
+    psnrs, ssims = (
+        {method: fmean(figures[method][i] for figures in draws) for method in draws[0]}
+        for i in (0, 1)
+    )
+    return Score(picture.name, psnr=psnrs, ssim=ssims, seconds=median(seconds))
+
+
+def clock(model: SMNet) -> float:
+    """Seconds, read once the model's device has done all that it was given."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def averages(scores: Sequence[Score]) -> Score:
+    """The mean over the pictures, as a score named "mean".
+
+    The mean SSIM leaves out pictures that are too small for one; the seconds are the median.
+    """
     with_ssim = [score for score in scores if not math.isnan(score.ssim["SMNet"])]
     return Score(
         "mean",
@@ -167,5 +198,5 @@ def averages(scores: list[Score]) -> Score:
             method: fmean(s.ssim[method] for s in with_ssim) if with_ssim else math.nan
             for method in scores[0].ssim
         },
-        seconds=fmean(score.seconds for score in scores),
+        seconds=median(score.seconds for score in scores),
     )

@@ -20,7 +20,10 @@ from utils import SMNetError, replacing
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 # What download.py fetches, by name.
-DOWNLOADABLE = ("Set12", "Set68", "CBSD68", "Kodak24", "McMaster", "BSDS500", "PolyU", "CC")
+DOWNLOADABLE = (
+    "Set12", "Set68", "CBSD68", "Kodak24", "McMaster", "BSDS500", "PolyU", "PolyU_full", "CC",
+    "Unsplash",
+)  # fmt: skip
 
 cv2.utils.logging.setLogLevel(
     cv2.utils.logging.LOG_LEVEL_SILENT

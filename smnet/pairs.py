@@ -26,23 +26,9 @@ def find_pairs(
     Raises:
         SMNetError: no such folder, or no pair.
     """
-    problems: list[str] = []
-    sides: list[dict[str, Path]] = []
-    for word, other in ((noisy, clean), (clean, noisy)):
-        side: dict[str, Path] = {}
-        files = set()
-        for i, folder in enumerate(folders):
-            for key, path in named(Path(folder), word, other):
-                name = f"{i}/{key}" if len(folders) > 1 else key
-                if canonical_path(path) in files:  # folders overlap
-                    continue
-                files.add(canonical_path(path))
-                if name in side:
-                    problems.append(f"{path}: is a second picture of that name beside {side[name]}")
-                else:
-                    side[name] = path
-        sides.append(side)
-    theirs, ours = sides
+    theirs, problems = one_side(folders, noisy, clean)
+    ours, more = one_side(folders, clean, noisy)
+    problems += more
     for side, others, what in ((theirs, ours, "clean"), (ours, theirs, "noisy")):
         problems += [
             f"{path}: has no {what} partner"
@@ -53,17 +39,37 @@ def find_pairs(
     if not names:
         where = ", ".join(map(str, folders))
         raise SMNetError(
-            f"no pair {noisy}, {clean} in {where}: {len(theirs)} noisy pictures, {len(ours)} clean ones, none of one name"
+            f"no pair {noisy}, {clean} in {where}: {len(theirs)} noisy pictures, {len(ours)} "
+            "clean ones, and no name in common"
         )
     return [PictureFiles(name, clean=ours[name], noisy=theirs[name]) for name in names], problems
 
 
-def named(folder: Path, word: str, other: str) -> Iterator[tuple[str, Path]]:
-    """(name that its partner has, too; path) of the pictures that are meant by a folder or a
-    pattern.
+def one_side(
+    folders: Sequence[str | Path], word: str, other: str
+) -> tuple[dict[str, Path], list[str]]:
+    """(the pictures that a folder or a pattern means, by the name that their partners have, too; a
+    line for each whose name is taken)."""
+    side: dict[str, Path] = {}
+    problems, files = [], set()
+    for i, folder in enumerate(folders):
+        for key, path in named(Path(folder), word, other):
+            name = f"{i}/{key}" if len(folders) > 1 else key
+            if canonical_path(path) in files:  # folders overlap
+                continue
+            files.add(canonical_path(path))
+            if name in side:
+                problems.append(f"{path}: is a second picture of that name beside {side[name]}")
+            else:
+                side[name] = path
+    return side, problems
 
-    What the pattern `other` of the partners would match as well belongs to the one that says more:
-        "*" is all but "*_noisy".
+
+def named(folder: Path, word: str, other: str) -> Iterator[tuple[str, Path]]:
+    """(name that its partner has, too; path) of the pictures that a folder or a pattern means.
+
+    What the partners' pattern `other` matches as well belongs to the one that says more: "*" is all
+    but "*_noisy".
     """
     if "*" not in word:
         if not (folder / word).is_dir():
@@ -130,8 +136,9 @@ def hold_out(
     if len(aside) < count / 2 or len(aside) == len(pairs):
         sizes = sorted(map(len, scenes))
         raise SMNetError(
-            f"{count} of {len(pairs)} pairs cannot be set aside: there are {len(scenes)} scenes, of {sizes[0]} to {sizes[-1]} "
-            "pairs (a scene is a name without the number at its end); give another --holdout"
+            f"{count} of {len(pairs)} pairs cannot be set aside: there are {len(scenes)} scenes, "
+            f"of {sizes[0]} to {sizes[-1]} pairs (a scene is a name without the number at its "
+            "end); give another --holdout"
         )
     chosen = {pair.name for pair in aside}
     return [pair for pair in pairs if pair.name not in chosen], sorted(aside)

@@ -1,17 +1,19 @@
-"""Reading the h5 files that dataset*.py write: training patches, the order of an epoch, validation
-pictures."""
+"""The h5 files of training patches and validation pictures: what dataset*.py write, and reading
+it."""
 
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import h5py
 import numpy as np
 from tqdm import tqdm
 
+from smnet.cli import one_line
 from smnet.images import Picture, PictureFiles
 from utils import SMNetError, describe
 
@@ -75,32 +77,152 @@ def read_pictures(path: str | Path, channels: int, *, pairs: bool | None = False
         ]
 
 
-SPARE_ROOM = (
-    16_000_000  # bytes that must stay free on the disk: HDF5 writes some of what it is given later
-)
+# ------------------------------------------------------------------------------------------ writing
+
+# Bytes that must stay free on the disk: HDF5 writes some of what it is given later.
+SPARE_ROOM = 16_000_000
 
 Source = Picture | PictureFiles
 
 
+class Written(NamedTuple):
+    """What a file was filled with."""
+
+    content: str  # "12 patches of 48x48 from 3 pictures"
+    skipped: list[str]  # names of the sources that could not be used
+
+
+def write_patches(
+    file: h5py.File, sources: Sequence[Source], *, channels: int, settings: dict
+) -> Written:
+    """Fill an h5 file with training patches.
+
+    Content: data set "patches" uint8 (n, C, patch_size, patch_size), one chunk each, and for pairs
+    "noisy" of the same shape; "source" int32 (n,), the picture that a patch is from; attributes
+    kind, channels, sources (a JSON list of names) and the settings.
+
+    Args:
+        settings: patch_size, stride, resize and shrink, as dataset.py has them; "pairs" where the
+            sources have noisy partners; what else is to be stored.
+
+    Raises:
+        SMNetError: no usable picture, or no room on the disk.
+    """
+    size, pairs = settings["patch_size"], "pairs" in settings
+    shape = (channels, size, size)
+    planes = [
+        file.create_dataset(
+            name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
+        )
+        for name in ("patches", "noisy")[: 1 + pairs]
+    ]
+    names, origin, skipped = [], [], []
+    min_side = 1 if settings["resize"] else size
+    for source, picture in read_sources(sources, channels, min_side, shrink=settings["shrink"]):
+        if picture is None:
+            skipped.append(source.name)
+            continue
+        name, clean, noisy = picture
+        if settings["resize"]:
+            clean = squeeze(clean, settings["resize"])
+        start = len(origin)
+        for plane, pixels in zip(planes, (clean, noisy)):
+            pieces = list(cut_patches(pixels, patch_size=size, stride=settings["stride"]))
+            check_room(file, len(pieces) * pieces[0].nbytes)
+            plane.resize(start + len(pieces), axis=0)
+            plane[start:] = np.stack(pieces)
+        origin += [len(names)] * len(pieces)
+        names.append(name)
+    if not names:
+        raise SMNetError(
+            f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels "
+            "are needed (--patch_size)"
+        )
+    file["source"] = np.array(origin, np.int32)
+    kind = PATCH_PAIRS if pairs else PATCHES
+    file.attrs.update(kind=kind, channels=channels, sources=json.dumps(names), **settings)
+    patches = f"{len(origin)} {'pairs of ' * pairs}patches of {size}x{size}"
+    return Written(f"{patches} from {len(names)} {'pairs' if pairs else 'pictures'}", skipped)
+
+
+def write_pictures(
+    file: h5py.File, sources: Sequence[Source], *, channels: int, settings: dict, shrink: int = 1
+) -> Written:
+    """Fill an h5 file with validation pictures, shrunk by `shrink`.
+
+    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name,
+    and for pairs the same in the group "noisy"; attributes kind, channels and the settings.
+
+    Raises:
+        SMNetError: no usable picture, or no room on the disk.
+    """
+    pairs, skipped, count = "pairs" in settings, [], 0
+    for source, picture in read_sources(sources, channels, min_side=1, shrink=shrink):
+        if picture is None:
+            skipped.append(source.name)
+            continue
+        check_room(file, 2 * picture.clean.nbytes)
+        stored = file.create_dataset(f"{count:05d}", data=picture.clean)
+        stored.attrs["name"] = one_line(picture.name)  # HDF5 takes no bytes that are not UTF-8
+        if pairs:
+            file.create_dataset(f"noisy/{count:05d}", data=picture.noisy)
+        count += 1
+    if not count:
+        raise SMNetError(f"none of the {len(sources)} validation pictures is usable")
+    file.attrs.update(kind=PICTURE_PAIRS if pairs else PICTURES, channels=channels, **settings)
+    return Written(f"{count} {'pairs' if pairs else 'pictures'}", skipped)
+
+
 def read_sources(
-    sources: list[Source], *, channels: int, min_side: int, skipped: list[str]
-) -> Iterator[Picture]:
-    """Read each source, with a progress bar; unreadable and too small ones are named and
-    skipped."""
+    sources: Sequence[Source], channels: int, min_side: int, *, shrink: int
+) -> Iterator[tuple[Source, Picture | None]]:
+    """Each source with its picture, under a progress bar; None in place of what is unreadable or
+    too small, with a line on stderr."""
     bar = tqdm(sources, unit="picture", disable=None)
     for source in bar:
         try:
             picture = source if isinstance(source, Picture) else source.read(channels)
-            _, height, width = picture.clean.shape
-            if min(height, width) < min_side:
-                raise SMNetError(
-                    f"{source.name}: is {width}x{height}, smaller than {min_side}x{min_side}"
-                )
+            yield source, fit_picture(picture, min_side, shrink=shrink)
         except SMNetError as error:
-            bar.write(f"skipped {error}", file=sys.stderr)
-            skipped.append(source.name)
-        else:
-            yield picture
+            bar.write(f"skipped: {one_line(str(error))}", file=sys.stderr)
+            yield source, None
+
+
+def fit_picture(picture: Picture, min_side: int, *, shrink: int) -> Picture:
+    """The picture, shrunk.
+
+    Raises:
+        SMNetError: a side is then below `min_side` pixels.
+    """
+    height, width = picture.clean.shape[1:]
+    if min(height, width) // shrink < min_side:
+        shrunk = f", shrunk {width // shrink}x{height // shrink}" if shrink > 1 else ""
+        raise SMNetError(
+            f"{picture.name}: is {width}x{height}{shrunk}, smaller than {min_side}x{min_side}"
+        )
+    if shrink == 1:
+        return picture
+    return picture._replace(clean=shrink_by(picture.clean, shrink))
+
+
+def shrink_by(picture: np.ndarray, factor: int) -> np.ndarray:
+    """uint8 (C, H, W) -> (C, H // factor, W // factor): the mean of every square of pixels; what
+    is left over at the right and the bottom is cut off."""
+    height, width = (side // factor for side in picture.shape[1:])
+    whole = picture[:, : height * factor, : width * factor]
+    return resize(whole, height, width)
+
+
+def squeeze(picture: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (C, H, W) -> (C, side, side), whatever its proportions."""
+    return resize(picture, side, side)
+
+
+def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (C, H, W) -> (C, height, width), by averaging over areas."""
+    pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return resized.reshape(height, width, len(picture)).transpose(2, 0, 1)
 
 
 def cut_patches(picture: np.ndarray, *, patch_size: int, stride: int) -> Iterator[np.ndarray]:
@@ -116,90 +238,12 @@ def cut_patches(picture: np.ndarray, *, patch_size: int, stride: int) -> Iterato
             yield picture[:, top : top + patch_size, left : left + patch_size]
 
 
-def write_patches(
-    file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]
-) -> str:
-    """Fill an h5 file with training patches; append the names that were left out to `skipped`;
-    return what was written.
-
-    Content: data set "patches" uint8 (n, C, patch_size, patch_size), one chunk each, and for pairs
-    "noisy" of the same shape;
-    "source" int32 (n,), the picture that a patch is from; attributes kind, channels, sources (a
-    JSON list of names) and the settings.
-
-    Raises:
-        SMNetError: no usable picture.
-    """
-    size, names, origin = settings["patch_size"], [], []
-    pairs = "pairs" in settings
-    min_side = 1 if settings["resize"] else size
-    shape = (channels, size, size)
-    planes = {
-        name: file.create_dataset(
-            name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
-        )
-        for name in ("patches", "noisy")[: 1 + pairs]
-    }
-    for name, clean, noisy in read_sources(
-        sources, channels=channels, min_side=min_side, skipped=skipped
-    ):
-        if settings["resize"]:
-            clean = squeeze(clean, settings["resize"])
-        start = len(origin)
-        for plane, picture in zip(planes.values(), (clean, noisy)):
-            pieces = list(cut_patches(picture, patch_size=size, stride=settings["stride"]))
-            check_room(file, len(pieces) * pieces[0].nbytes)
-            plane.resize(start + len(pieces), axis=0)
-            plane[start:] = np.stack(pieces)
-        origin += [len(names)] * len(pieces)
-        names.append(name)
-    if not names:
-        raise SMNetError(
-            f"none of the {len(sources)} training pictures is usable: sides of {min_side} pixels are needed (--patch_size)"
-        )
-    file["source"] = np.array(origin, np.int32)
-    kind = PATCH_PAIRS if pairs else PATCHES
-    file.attrs.update(kind=kind, channels=channels, sources=json.dumps(names), **settings)
-    return f"{len(origin)} {'pairs of ' * pairs}patches of {size}x{size} from {len(names)} {'pairs' if pairs else 'pictures'}"
-
-
 def check_room(file: h5py.File, size: int) -> None:
     """Raise where the disk has no room for `size` bytes more: HDF5 itself crashes the process on a
     full disk."""
     folder = Path(file.filename).parent
     if shutil.disk_usage(folder).free < size + SPARE_ROOM:
         raise SMNetError(
-            f"no space left on the disk of {folder.resolve()}; free some, or give --train_h5 and --val_h5 elsewhere"
+            f"no space left on the disk of {folder.resolve()}; free some, or give --train_h5 and "
+            "--val_h5 elsewhere"
         )
-
-
-def squeeze(picture: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (C, H, W) -> (C, side, side), whatever its proportions."""
-    resized = cv2.resize(picture.transpose(1, 2, 0), (side, side), interpolation=cv2.INTER_AREA)
-    return resized.reshape(side, side, len(picture)).transpose(2, 0, 1)
-
-
-def write_pictures(
-    file: h5py.File, sources: list[Source], *, channels: int, settings: dict, skipped: list[str]
-) -> str:
-    """Fill an h5 file with validation pictures; append the names that were left out to `skipped`;
-    return what was written.
-
-    Content: one uint8 (C, H, W) data set per picture, "00000" and so on, with the attribute name,
-    and for pairs the same in
-    the group "noisy"; attributes kind, channels and the settings.
-
-    Raises:
-        SMNetError: no usable picture.
-    """
-    count, pairs = 0, "pairs" in settings
-    for name, clean, noisy in read_sources(sources, channels=channels, min_side=1, skipped=skipped):
-        check_room(file, 2 * clean.nbytes)
-        file.create_dataset(f"{count:05d}", data=clean).attrs["name"] = name
-        if pairs:
-            file.create_dataset(f"noisy/{count:05d}", data=noisy)
-        count += 1
-    if not count:
-        raise SMNetError(f"none of the {len(sources)} validation pictures is usable")
-    file.attrs.update(kind=PICTURE_PAIRS if pairs else PICTURES, channels=channels, **settings)
-    return f"{count} {'pairs' if pairs else 'pictures'}"

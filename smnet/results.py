@@ -1,67 +1,188 @@
-"""What test_*.py measured, written and read in one place, and the paper's figures."""
+"""What test_*.py measured, written and read in one place; training logs; the paper's figures."""
 
 import csv
+import dataclasses
 import functools
 import io
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from smnet.cli import one_line
 from smnet.evaluation import Score, averages
-
-
-def read_runs(path: Path, problems: list[str]) -> list[dict]:
-    """The runs in a file of test_*.py --json; what is wrong with it is added to `problems`."""
-    try:
-        runs = json.loads(path.read_text())
-        for run in runs:
-            _ = (
-                run["mean"]["psnr"]["SMNet"],
-                run["protocol"],
-                run["set"],
-                run["sigma"],
-                run["mode"],
-                run["width"],
-                run["weights"],
-                run["pictures"][0]["name"],
-            )
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-    except (ValueError, KeyError, TypeError, IndexError):
-        problems.append(f"{path}: was not written by test_*.py --json")
-    else:
-        return runs
-    return []
-
-
-def read_log(path: Path, problems: list[str]) -> list[dict]:
-    """The lines of a training log; what is wrong with it is added to `problems`."""
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        for line in lines:
-            _ = line["step"] + line["val_psnr"] + line["train_psnr"] + line["seconds"]
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-    except (ValueError, KeyError, TypeError):
-        problems.append(f"{path}: is no training log")
-    else:
-        return lines
-    return []
-
+from utils import SMNetError, replacing
 
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network on one test set at one noise level."""
+
+    set: str
+    sigma: float | None  # grey levels; None: real noise
+    mode: str  # S: a network of one noise level, B: blind, R: real noise
+    weights: str  # the file
+    epoch: int | None
+    width: int
+    shuffle: int  # side of the squares of pixels that are folded into channels; 1: none are
+    noise_range: tuple[float, float] | None  # sigmas of the training; None: real or not stated
+    protocol: str  # what was done otherwise than by the authors
+    scores: Sequence[Score]  # one a picture
+    saved: str | None = None  # folder of the pictures
+
+    @property
+    def mean(self) -> Score:
+        """The mean over the pictures."""
+        return averages(self.scores)
+
+    @property
+    def network(self) -> str:
+        """The network's size: "width 16", or "width 32 folded"."""
+        return network_name(self.width, self.shuffle)
+
+    @property
+    def paper(self) -> dict[str, float]:
+        """The paper's mean PSNR in dB by method, where the protocol is the authors'."""
+        return {} if self.protocol else paper_results(self.set, self.sigma)
+
+    def to_json(self) -> dict:
+        """The run as JSON has it, with its mean and the paper's figures."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        scores = fields.pop("scores")
+        if self.saved is None:
+            del fields["saved"]
+        return {
+            **fields,
+            "paper": self.paper,
+            "mean": score_to_json(self.mean),
+            "pictures": [score_to_json(score) for score in scores],
+        }
+
+    @classmethod
+    def from_json(cls, content: dict) -> "Run":
+        """The run that `to_json` wrote, here or in an earlier version, which knew no shuffle.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is of something else.
+        """
+        if not isinstance(content["set"], str) or not content["pictures"]:
+            raise ValueError("no run of test_*.py")
+        noise_range = content.get("noise_range")
+        return cls(
+            set=content["set"],
+            sigma=None if content["sigma"] is None else float(content["sigma"]),
+            mode=str(content["mode"]),
+            weights=str(content["weights"]),
+            epoch=content.get("epoch"),
+            width=int(content["width"]),
+            shuffle=int(content.get("shuffle", 1)),
+            noise_range=noise_range and tuple(noise_range),
+            protocol=str(content["protocol"]),
+            scores=[score_from_json(picture) for picture in content["pictures"]],
+            saved=content.get("saved"),
+        )
+
+
+def network_name(width: int, shuffle: int) -> str:
+    """A network's size: "width 16", with 2x2 pixels folded into channels "width 32 folded"."""
+    folding = {1: "", 2: " folded"}.get(shuffle, f" folded {shuffle}x{shuffle}")
+    return f"width {width}{folding}"
+
+
+def score_to_json(score: Score) -> dict:
+    """A score as JSON has it: null stands for the PSNR of equal pictures and the SSIM of pictures
+    that are too small for one."""
+    finite = {
+        metric: {method: v if math.isfinite(v) else None for method, v in values.items()}
+        for metric, values in (("psnr", score.psnr), ("ssim", score.ssim))
+    }
+    return {"name": score.name, **finite, "seconds": score.seconds}
+
+
+def score_from_json(content: dict) -> Score:
+    """What `score_to_json` wrote, as a score."""
+    psnr, ssim = (
+        {method: null if v is None else float(v) for method, v in content[metric].items()}
+        for metric, null in (("psnr", math.inf), ("ssim", math.nan))
+    )
+    if "SMNet" not in psnr.keys() & ssim.keys():
+        raise ValueError("no figures of SMNet")
+    return Score(str(content["name"]), psnr=psnr, ssim=ssim, seconds=float(content["seconds"]))
+
+
+# ------------------------------------------------------------------------------------ files of runs
+
+
+def write_runs(path: str | Path, runs: Iterable[Run]) -> None:
+    """Write runs as JSON."""
+    content = [run.to_json() for run in runs]
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_runs(path: str | Path) -> list[Run]:
+    """The runs in a file of test_*.py --json.
+
+    Raises:
+        SMNetError: it cannot be read, or is something else.
+    """
+    try:
+        return [Run.from_json(run) for run in json.loads(Path(path).read_text())]
+    except OSError as error:
+        raise SMNetError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SMNetError(f"{path}: was not written by test_*.py --json") from None
+
+
+def write_csv(path: str | Path, runs: Sequence[Run]) -> None:
+    """Write a row per run and picture, and one with the run's means, with PSNR and SSIM of every
+    method. Bytes in names that are no UTF-8 are escaped."""
+    methods = list(runs[0].scores[0].psnr)
+    columns = [f"{metric}_{method}" for method in methods for metric in ("psnr", "ssim")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["set", "sigma", "weights", "protocol", "picture", *columns])
+    for run in runs:
+        noise = "real" if run.sigma is None else f"{run.sigma:g}"
+        for score in [*run.scores, run.mean]:
+            figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
+            names = map(one_line, (run.set, noise, run.weights, run.protocol, score.name))
+            writer.writerow([*names, *figures])
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_log(path: str | Path) -> list[dict]:
+    """The lines of a training log.
+
+    Raises:
+        SMNetError: it cannot be read, or is something else.
+    """
+    try:
+        lines = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+        for line in lines:
+            _ = line["step"] + line["val_psnr"] + line["train_psnr"] + line["seconds"]
+    except OSError as error:
+        raise SMNetError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SMNetError(f"{path}: is no training log") from None
+    return lines
+
+
+# ------------------------------------------------------------------------------ the paper's figures
+
+
 @functools.cache
 def all_paper_results() -> dict[tuple[str, float], dict[str, float]]:
-    """The paper's mean PSNR in dB by method, for each (test set, sigma in grey levels) that it
-    has."""
+    """The paper's mean PSNR in dB by method, for each (test set, sigma in grey levels) in its
+    tables."""
     found: dict[tuple[str, float], dict[str, float]] = {}
     with open(PAPER_RESULTS, newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault((row["set"], float(row["sigma"])), {})[row["method"]] = float(
-                row["psnr_db"]
-            )
+            figures = found.setdefault((row["set"], float(row["sigma"])), {})
+            figures[row["method"]] = float(row["psnr_db"])
     return found
 
 
@@ -69,43 +190,3 @@ def paper_results(test_set: str, sigma: float | None) -> dict[str, float]:
     """The paper's mean PSNR in dB by method, for a test set and a sigma in grey levels; empty where
     it has none."""
     return all_paper_results().get((test_set, sigma), {})
-
-
-def as_json(score: Score) -> dict:
-    """A score as JSON has it: what is no finite number (PSNR of equal pictures, SSIM of tiny ones)
-    becomes null."""
-
-    def finite(values: dict[str, float]) -> dict[str, float | None]:
-        return {method: value if math.isfinite(value) else None for method, value in values.items()}
-
-    return {
-        "name": score.name,
-        "psnr": finite(score.psnr),
-        "ssim": finite(score.ssim),
-        "seconds": score.seconds,
-    }
-
-
-def as_csv(reports: list[tuple[dict, list[Score]]]) -> str:
-    """A row per set, sigma and picture, with PSNR and SSIM of every method."""
-    methods = list(reports[0][1][0].psnr)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "set",
-            "sigma",
-            "weights",
-            "protocol",
-            "picture",
-            *(f"{metric}_{m}" for m in methods for metric in ("psnr", "ssim")),
-        ]
-    )
-    for report, scores in reports:
-        for score in [*scores, averages(scores)]:
-            figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
-            noise = "real" if report["sigma"] is None else f"{report['sigma']:g}"
-            writer.writerow(
-                [report["set"], noise, report["weights"], report["protocol"], score.name, *figures]
-            )
-    return text.getvalue()

@@ -1,15 +1,111 @@
-"""Tables of what test_*.py measured: their files and training logs, rows beside the paper's
-figures, Markdown and LaTeX."""
+"""Tables of what test_*.py measured: aligned text of one run, and rows of many beside the paper's
+figures, in Markdown and LaTeX."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
-from smnet.evaluation import Score, averages, noise_name
-from smnet.results import all_paper_results
+from smnet.cli import one_line
+from smnet.evaluation import Score, noise_name
+from smnet.results import Run
 
 NOT_METHODS = ("noisy",)  # never the best of a row
+
+
+# -------------------------------------------------------------------------- the table of one run
+
+
+def table(run: Run) -> str:
+    """The figures of a run as aligned text, with the mean and the paper's means below."""
+    methods = list(run.scores[0].psnr)
+    mean = run.mean
+    names = [one_line(score.name) for score in run.scores]
+    first = max(map(len, ["picture", *names]))
+    ours = f"SMNet-{run.mode}"
+    beside = run.paper.get(ours)
+    mean_line = table_row("mean".ljust(first), mean, mean_psnr(run.scores))
+    lines = [
+        heading(run),
+        " " * first
+        + "".join(f"{method:>17}" for method in methods)
+        + f"   paper's {ours}" * (beside is not None),
+        "picture".ljust(first)
+        + "      PSNR   SSIM" * len(methods)
+        + f"{'PSNR':>18}" * (beside is not None),
+    ]
+    for name, score in zip(names, run.scores):
+        figures = {method: psnr_text(score.psnr[method]) for method in methods}
+        lines.append(table_row(name.ljust(first), score, figures))
+    lines.append("-" * (first + 17 * len(methods)))
+    lines.append(mean_line if beside is None else f"{mean_line}{beside:18.2f}")
+    return "\n".join(lines + remarks(run, mean))
+
+
+def heading(run: Run) -> str:
+    """What was measured: the set, the noise, the weights and the protocol."""
+    details = [] if run.epoch is None else [f"epoch {run.epoch}"]
+    details.append(run.network)
+    if run.mode == "S" and run.noise_range and run.noise_range[0] != run.sigma:
+        details.append(f"trained at sigma {run.noise_range[0]:g}")
+    names = f"{run.set}, {noise_name(run.sigma)}, {run.weights} ({', '.join(details)})"
+    return one_line(f"{names}; {run.protocol}" if run.protocol else names)
+
+
+def table_row(name: str, score: Score, figures: dict[str, str]) -> str:
+    """A line of the table: the PSNR as text and the SSIM of every method."""
+    cells = (f"{figures[method]:>10} {ssim_text(score.ssim[method]):>6}" for method in figures)
+    return name + "".join(cells)
+
+
+def remarks(run: Run, mean: Score) -> list[str]:
+    """The lines below a table: what its means leave out, the gain, and the paper's figures."""
+    lines, count = [], len(run.scores)
+    for method in mean.psnr:
+        equal = sum(score.psnr[method] == math.inf for score in run.scores)
+        if 0 < equal < count:
+            lines.append(
+                f"{method}: no mean PSNR, since {equal} of {count} pictures equal the clean ones"
+            )
+    with_ssim = sum(not math.isnan(score.ssim["SMNet"]) for score in run.scores)
+    if 0 < with_ssim < count:
+        lines.append(
+            f"the mean SSIM is of {with_ssim} of {count} pictures: the others are too small for one"
+        )
+    gain = mean.psnr["SMNet"] - mean.psnr["noisy"]
+    gains = f"gains {gain:.2f} dB and " if math.isfinite(gain) else ""
+    lines.append(f"SMNet {gains}takes {mean.seconds:.2f} s a picture")
+    if run.paper:
+        figures = (f"{method} {value:.2f}" for method, value in run.paper.items())
+        lines.append(f"paper, PSNR: {', '.join(figures)}")
+    return lines
+
+
+def mean_psnr(scores: Sequence[Score]) -> dict[str, str]:
+    """Each method's mean PSNR as text: "equal" where all its pictures equal the clean ones, "-"
+    where some do, which have no PSNR."""
+    columns = {method: [score.psnr[method] for score in scores] for method in scores[0].psnr}
+    some_equal = {
+        method for method, values in columns.items() if min(values) < max(values) == math.inf
+    }
+    return {
+        method: "-" if method in some_equal else psnr_text(fmean(values))
+        for method, values in columns.items()
+    }
+
+
+def psnr_text(value: float) -> str:
+    """A PSNR with two decimals; "equal" where the pictures are equal."""
+    return "equal" if value == math.inf else f"{value:.2f}"
+
+
+def ssim_text(value: float) -> str:
+    """An SSIM with four decimals; "-" where the pictures are too small for one."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+# ------------------------------------------------------------------------ the tables of many runs
 
 
 class Row(NamedTuple):
@@ -25,9 +121,9 @@ class Row(NamedTuple):
         return ", ".join(filter(None, [noise_name(self.sigma), self.protocol]))
 
 
-def row_of(run: dict) -> Row:
+def row_of(run: Run) -> Row:
     """The row that a run's figures go to."""
-    return Row(run["set"], run["sigma"], run["protocol"])
+    return Row(run.set, run.sigma, run.protocol)
 
 
 def short_names(paths: Iterable[str | Path]) -> dict[str | Path, str]:
@@ -38,53 +134,56 @@ def short_names(paths: Iterable[str | Path]) -> dict[str | Path, str]:
     return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names)}
 
 
-def label(run: dict) -> str:
-    """What a run's network is called: "ours-S, width 16"."""
-    return f"ours-{run['mode']}, width {run['width']}"
+def labels_of(runs: list[Run]) -> list[str]:
+    """What each run's network is called: "ours-S, width 16".
 
-
-def table_rows(runs: list[dict]) -> dict[Row, dict[str, float]]:
-    """PSNR in dB by method for each row, sets in the order of the runs, sigmas rising; ours come
-    last.
-
-    Networks of one label that meet in a row are told apart by their files, or folders where that is
-    enough in mode S, which has a file for each sigma. The paper's figures stand where the protocol
-    was the authors'.
+    Networks of one size and mode that meet in a row are told apart by their files.
     """
-    files: dict[tuple[str, Row], set[str]] = {}
+    labels = [f"ours-{run.mode}, {run.network}" for run in runs]
+    groups: dict[str, list[Run]] = {}
+    for run, label in zip(runs, labels):
+        groups.setdefault(label, []).append(run)
+    origins = {label: origins_of(members) for label, members in groups.items()}
+    return [label + origins[label][run.weights] for run, label in zip(runs, labels)]
+
+
+def origins_of(runs: list[Run]) -> dict[str, str]:
+    """What tells the networks of one label apart, by their files: " (name)", or empty where no two
+    meet in a row.
+
+    The folders' names where they are enough in mode S, which has a file for each sigma.
+    """
+    files: dict[Row, set[str]] = {}
     for run in runs:
-        files.setdefault((label(run), row_of(run)), set()).add(run["weights"])
-    meeting = {
-        ours: [f for (its, _), f in files.items() if its == ours and len(f) > 1]
-        for ours in map(label, runs)
+        files.setdefault(row_of(run), set()).add(run.weights)
+    meeting = [names for names in files.values() if len(names) > 1]
+    if not meeting:
+        return dict.fromkeys((run.weights for run in runs), "")
+    by_folder = runs[0].mode == "S" and all(
+        len({Path(name).parent for name in names}) == len(names) for names in meeting
+    )
+    origins = {
+        run.weights: str(Path(run.weights).parent) if by_folder else run.weights for run in runs
     }
+    short = short_names(origins.values())
+    return {weights: f" ({short[origin]})" for weights, origin in origins.items()}
 
-    def origin(run: dict) -> str:
-        by_folder = run["mode"] == "S" and all(
-            len({Path(f).parent for f in few}) == len(few) for few in meeting[label(run)]
-        )
-        return str(Path(run["weights"]).parent) if by_folder else run["weights"]
 
-    origins: dict[str, dict[str, None]] = {}  # of each label, in the order of the runs
-    for run in runs:
-        origins.setdefault(label(run), {})[origin(run)] = None
+def table_rows(runs: list[Run]) -> dict[Row, dict[str, float]]:
+    """PSNR in dB by method for each row, sets in the order of the runs, sigmas rising.
+
+    The paper's figures stand where the protocol was the authors'; equal pictures have none.
+    """
+    order = list(dict.fromkeys(run.set for run in runs))
+    by_row = sorted(
+        zip(runs, labels_of(runs)),
+        key=lambda pair: (order.index(pair[0].set), pair[0].protocol, pair[0].sigma or 0),
+    )
     rows: dict[Row, dict[str, float]] = {}
-    order = list(dict.fromkeys(run["set"] for run in runs))
-    for run in sorted(
-        runs, key=lambda run: (order.index(run["set"]), run["protocol"], run["sigma"] or 0)
-    ):
-        row = rows.setdefault(row_of(run), {})
-        means = {
-            method: value for method, value in run["mean"]["psnr"].items() if value is not None
-        }  # null: equal pictures
-        ours = label(run)
-        if meeting[ours]:
-            ours += f" ({short_names(origins[ours])[origin(run)]})"
-        row |= {method: value for method, value in means.items() if method != "SMNet"}
-        if not run["protocol"]:
-            row |= all_paper_results().get((run["set"], run["sigma"]), {})
-        if "SMNet" in means:
-            row[ours] = means["SMNet"]
+    for run, label in by_row:
+        means = {method: value for method, value in run.mean.psnr.items() if math.isfinite(value)}
+        ours = {label: means.pop("SMNet")} if "SMNet" in means else {}
+        rows.setdefault(row_of(run), {}).update(means | run.paper | ours)
     return rows
 
 
@@ -111,87 +210,48 @@ def cells(row: dict[str, float], methods: list[str], bold: str) -> list[str]:
     ]
 
 
-def markdown(rows: dict) -> str:
+def markdown(rows: dict[Row, dict[str, float]]) -> str:
     """The table in Markdown."""
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"
+
     methods = methods_of(rows)
-    lines = [
-        "| set | noise | " + " | ".join(methods) + " |",
-        "|---|---" + "|---" * len(methods) + "|",
-    ]
-    for key, row in rows.items():
-        lines.append(
-            f"| {key.set} | {key.noise} | " + " | ".join(cells(row, methods, "**{}**")) + " |"
-        )
-    return "\n".join(lines) + "\n"
+    header = ["set", "noise", *methods]
+    body = ([key.set, key.noise, *cells(row, methods, "**{}**")] for key, row in rows.items())
+    return "\n".join([line(header), "|---" * len(header) + "|", *map(line, body)]) + "\n"
 
 
-def latex(rows: dict) -> str:
+# What LaTeX takes for commands.
+LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "_&%#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+
+
+def latex(rows: dict[Row, dict[str, float]]) -> str:
     """The table in LaTeX, for the package booktabs."""
-    methods = methods_of(rows)
 
     def escape(text: str) -> str:
-        return "".join(f"\\{char}" if char in "_&%#$" else char for char in text)
+        return one_line(text).translate(LATEX)
 
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(cells) + " \\\\"
+
+    methods = methods_of(rows)
+    body = []
+    for key, row in rows.items():
+        noise = escape(key.noise).replace("sigma", "$\\sigma$ =")
+        body.append(line([escape(key.set), noise, *cells(row, methods, "\\textbf{{{}}}")]))
+    header = line(["Set", "Noise", *map(escape, methods)])
     lines = [
         "% needs \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{ll{'r' * len(methods)}}}",
         "\\toprule",
-        " & ".join(["Set", "Noise", *map(escape, methods)]) + " \\\\",
+        header,
         "\\midrule",
+        *body,
+        "\\bottomrule",
+        "\\end{tabular}",
     ]
-    for key, row in rows.items():
-        lines.append(
-            " & ".join(
-                [
-                    escape(key.set),
-                    escape(key.noise).replace("sigma", "$\\sigma$ ="),
-                    *cells(row, methods, "\\textbf{{{}}}"),
-                ]
-            )
-            + " \\\\"
-        )
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def table(report: dict, scores: list[Score]) -> str:
-    """The figures of one set at one sigma as aligned text, with the mean and the paper's means
-    below."""
-    methods = list(scores[0].psnr)
-    rows = [*scores, averages(scores)]
-    first = max(len("picture"), *(len(row.name) for row in rows))
-    epoch = f"epoch {report['epoch']}, " if report["epoch"] else ""
-    ours = f"SMNet-{report['mode']}"
-    beside = ours in report["paper"]
-    protocol = f"; {report['protocol']}" if report["protocol"] else ""
-    trained = report.get("noise_range")
-    details = f"{epoch}width {report['width']}"
-    if report["mode"] == "S" and trained and trained[0] != report["sigma"]:
-        details += f", trained at sigma {trained[0]:g}"
-    lines = [
-        f"{report['set']}, {noise_name(report['sigma'])}, {report['weights']} ({details}){protocol}",
-        " " * first
-        + "".join(f"{method:>17}" for method in methods)
-        + f"   paper's {ours}" * beside,
-        "picture".ljust(first) + "      PSNR   SSIM" * len(methods) + "   PSNR".rjust(18) * beside,
-    ]
-    for row in rows:
-        if row is rows[-1]:
-            lines.append("-" * (first + 17 * len(methods)))
-        lines.append(
-            row.name.ljust(first)
-            + "".join(f"{row.psnr[m]:10.2f} {row.ssim[m]:6.4f}" for m in methods)
-        )
-    lines[-1] += f"{report['paper'][ours]:18.2f}" if beside else ""
-    without_ssim = sum(math.isnan(row.ssim["SMNet"]) for row in scores)
-    if 0 < without_ssim < len(scores):
-        lines.append(
-            f"the mean SSIM is of {len(scores) - without_ssim} of {len(scores)} pictures: the others are too small for one"
-        )
-    gain = rows[-1].psnr["SMNet"] - rows[-1].psnr["noisy"]
-    lines.append(f"SMNet gains {gain:.2f} dB and takes {rows[-1].seconds:.2f} s a picture")
-    if report["paper"]:
-        lines.append(
-            "paper, PSNR: "
-            + ", ".join(f"{method} {value:.2f}" for method, value in report["paper"].items())
-        )
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"

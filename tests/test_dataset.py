@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 import dataset
 import dataset_gray
-from smnet import patches
+from smnet import dataset_building
 from smnet.patches import cut_patches, read_pictures
 from smnet.training.samples import EpochBatches, PatchDataset, orient
 from utils import SMNetError
@@ -157,7 +157,7 @@ def test_a_failed_build_leaves_the_old_files(tmp_path, monkeypatch):
     before = (tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()
     for error in (KeyboardInterrupt, OSError("disk full"), MemoryError):
         monkeypatch.setattr(
-            patches, "write_pictures", lambda *a, _error=error, **k: (_ for _ in ()).throw(_error)
+            dataset_building, "write_pictures", lambda *a, _error=error, **k: (_ for _ in ()).throw(_error)
         )
         with pytest.raises((KeyboardInterrupt, SMNetError, MemoryError)):
             build(dataset_gray, tmp_path, *val)
@@ -221,11 +221,11 @@ def test_files_that_were_made_otherwise_are_not_replaced_unasked(tmp_path):
         assert build(dataset_gray, tmp_path, *words) == 0
     before = (tmp_path / "t.h5").read_bytes()
     for changed in (["--stride", "24"], ["--holdout", "2"]):
-        with pytest.raises(SMNetError, match="was made otherwise; give --overwrite"):
+        with pytest.raises(SMNetError, match=r"already exists; --overwrite replaces it \(other settings made it\)"):
             build(dataset_gray, tmp_path, *words, *changed)
-    with pytest.raises(SMNetError, match="was made otherwise"):
+    with pytest.raises(SMNetError, match="already exists"):
         build(dataset, tmp_path, *words)
-    with pytest.raises(SMNetError, match="was made otherwise"):
+    with pytest.raises(SMNetError, match="already exists"):
         build(
             dataset_gray,
             tmp_path,
@@ -236,7 +236,7 @@ def test_files_that_were_made_otherwise_are_not_replaced_unasked(tmp_path):
             str(tmp_path / "t.h5"),
         )
     (tmp_path / "v.h5").write_bytes(b"a file of the user's")
-    with pytest.raises(SMNetError, match="v.h5 is there"):
+    with pytest.raises(SMNetError, match="v.h5 already exists"):
         build(dataset_gray, tmp_path, *words)
     assert (tmp_path / "t.h5").read_bytes() == before and (
         tmp_path / "v.h5"

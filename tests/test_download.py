@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import download
-from smnet import images
+from smnet import datasets, images
 from utils import SMNetError
 
 CONTENT = {f"{i:02d}.png": bytes([i]) * (1000 + i) for i in range(6)}
-SET12 = download.SETS["Set12"]
+SET12 = datasets.SETS["Set12"]
 
 
 class Server(ThreadingHTTPServer):
@@ -67,7 +67,7 @@ def server(monkeypatch, tmp_path):
     ]
     catalogue = tmp_path / "datasets.csv"
     catalogue.write_text("\n".join(["set,path_in_repository,bytes,sha256", *rows]) + "\n")
-    monkeypatch.setattr(download, "CATALOGUE", catalogue)
+    monkeypatch.setattr(datasets, "CATALOGUE", catalogue)
     monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.setattr(download, "TIMEOUT", 0.5)
     monkeypatch.chdir(tmp_path)
@@ -159,7 +159,7 @@ def test_paths_out_of_the_folder_are_refused(server, tmp_path):
         "data/Set12/..\\evil",
         "data/Other/evil.png",
     ):
-        download.CATALOGUE.write_text(f"set,path_in_repository,bytes,sha256\nSet12,{path},1,00\n")
+        datasets.CATALOGUE.write_text(f"set,path_in_repository,bytes,sha256\nSet12,{path},1,00\n")
         with pytest.raises(SMNetError, match="is not a path below data/Set12"):
             fetch(server)
     assert not (tmp_path / "data").exists() and not server.asked
@@ -176,12 +176,14 @@ def test_the_list_and_the_catalogue_agree(capsys):
         ["McMaster", "18"],
         ["BSDS500", "400"],
         ["PolyU", "200"],
+        ["PolyU_full", "70"],
         ["CC", "30"],
+        ["Unsplash", "30"],
     ]
-    targets = [file.target for name in download.SETS for file in download.files_of(name, "data")]
-    assert len(set(targets)) == 820
+    targets = [file.target for name in datasets.SETS for file in datasets.files_of(name, "data")]
+    assert len(set(targets)) == 920
     assert {str(target.parent) for target in targets} == {
-        *(f"data/{name}" for name in download.SETS if name != "BSDS500"),
+        *(f"data/{name}" for name in datasets.SETS if name != "BSDS500"),
         "data/BSDS500/train",
         "data/BSDS500/test",
     }
@@ -197,9 +199,9 @@ def test_wrong_arguments_exit_with_2(words):
 
 
 def test_names_are_found_in_any_case():
-    assert download.parse_args(["set12", "POLYU", "Set12"]).names == ["Set12", "PolyU"]
-    assert download.parse_args(["all"]).names == list(download.SETS)
-    assert list(download.SETS) == list(images.DOWNLOADABLE)
+    assert download.wanted_sets(["set12", "POLYU", "Set12"]) == ["Set12", "PolyU"]
+    assert download.wanted_sets(["all"]) == list(datasets.SETS)
+    assert list(datasets.SETS) == list(images.DOWNLOADABLE)
     for path, name in (("Set12", "Set12"), ("data/CC", "CC"), ("data/BSDS500/train", "BSDS500")):
         with pytest.raises(
             SMNetError, match=f"no folder {path}; fetch it: python download.py {name}"

@@ -321,7 +321,7 @@ def test_two_folders_from_end_to_end(work, capsys):
     ]
     assert dataset.main(here) == 0  # from here, without --train_dir; a fifth is set aside
     assert "5 pairs to train on, 1 of 1 other scenes" in capsys.readouterr().out
-    with pytest.raises(SMNetError, match="train_pairs.h5 is there, and was made otherwise"):
+    with pytest.raises(SMNetError, match="train_pairs.h5 already exists"):
         dataset.main(["--train_dir", "train", "--val_dir", "val", *words])
     capsys.readouterr()
     assert dataset.main(["--train_dir", "train", "--val_dir", "val", *words, "--overwrite"]) == 0

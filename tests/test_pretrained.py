@@ -130,10 +130,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     ):
         with pytest.raises(SMNetError, match=said):
             pack.main([*given, *words])
-    with pytest.raises(SMNetError, match="gray_B.pth is there already; give --overwrite"):
+    with pytest.raises(SMNetError, match="gray_B.pth already exists; --overwrite"):
         pack.main([weights, *log, *plain])
     (packed / "mine.md").write_text("my notes")
-    with pytest.raises(SMNetError, match="mine.md is there already"):
+    with pytest.raises(SMNetError, match="mine.md already exists"):
         pack.main([weights, *log, *plain, "--name", "mine"])
     (packed / "mine.md").unlink()
     monkeypatch.setattr(pack, "GREATEST_SIZE", 10)
