@@ -3,14 +3,12 @@
     python denoise.py photo.jpg                          # blind network; writes photo_denoised.jpg
     python denoise.py holiday -o clean                   # a folder with all folders in it
     python denoise.py a.png b.tif -o clean --noiseL 25   # the network trained at sigma 25
-    python denoise.py photo.jpg --real                   # the network trained on pairs of real noise
+    python denoise.py photo.jpg --real                   # the network for real noise
     python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
 
-Gray pictures go through the gray network and colour ones through the RGB network in weights/, or
-where that has none in
-pretrained/. 8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay as they are. Exit
-    status: 0, 1 if a picture was
-skipped, 2 for wrong arguments.
+Gray pictures go through the gray network and colour ones through the RGB network in weights/, or in
+pretrained/ if weights/ has none. 8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay
+as they are (docs/denoising.md). Exit status: 0, 1 if a picture was skipped, 2 for wrong arguments.
 """
 
 import argparse
@@ -27,9 +25,10 @@ from tqdm import tqdm
 
 import utils
 from smnet import devices, sheets
-from smnet.cli import make_parser, number, run_script
-from smnet.jobs import Job, find_jobs
-from smnet.photos.reading import FORMATS, OTHERS, Photo, read_photo, upright
+from smnet.cli import make_parser, number, one_line, report_problems, run_script
+from smnet.jobs import Job, Plan, expand_patterns, find_jobs
+from smnet.photos.photo import FORMATS, OTHERS, Photo, upright
+from smnet.photos.reading import read_photo
 from smnet.photos.writing import check_format, write_photo
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
 from smnet.weights import find_model
@@ -41,7 +40,9 @@ DEFAULTS = dict(
     noiseL=None,  # sigma that the network was trained at, grey levels; None: the blind network
     weights_dir="weights",  # folder that train_*.py wrote weights to
     memory=None,  # GB that the network may take; None: half of what is free
-    tile=None,  # side of the tiles that larger pictures are cut into, pixels; 0: never; None: 640, or less as memory allows
+    # side of the tiles that larger pictures are cut into, pixels; 0: never; None: 640, or less as
+    # the memory allows
+    tile=None,
     quality=95,  # of JPEG and lossy WebP files, 1-100
     device="auto",  # auto, cpu, cuda, cuda:1 or mps
 )
@@ -51,107 +52,116 @@ DEFAULTS = dict(
 def main(argv: list[str] | None = None) -> int:
     """The command; returns 0, or 1 if a picture was skipped."""
     args = parse_args(argv)
-    problems: list[str] = []
-    others: set[Path] = set()
-    jobs = find_jobs(args, problems, others)
+    wanted = [sheet for sheet, asked in sheets_asked(args).items() if asked]
+    plan = find_jobs(args.pictures, output=args.output, sheets=wanted, overwrite=args.overwrite)
     denoisers = DenoiserCache(args)
-    done = 0
+    problems, done = [*plan.problems], 0
     try:
-        for i, job in enumerate(jobs):
+        for i, job in enumerate(plan.jobs):
             try:
-                line = denoise_file(
-                    job, denoisers, args, label=f"{i + 1}/{len(jobs)} {job.source.name}"
-                )
-                print(one_line(line), flush=True)
+                label = f"{i + 1}/{len(plan.jobs)} {job.source.name}"
+                print(one_line(denoise_file(job, denoisers, args, label=label)), flush=True)
                 done += 1
             except SMNetError as error:
                 problems.append(str(error))
-            except (MemoryError, RuntimeError) as error:
-                if not devices.is_out_of_memory(error):
-                    raise
-                problems.append(
-                    f"{job.source}: does not fit into memory with all that is asked for; cut it up or scale it down"
-                )
     finally:  # on Ctrl-C too
-        for problem in problems:
-            print(f"skipped: {one_line(problem)}", file=sys.stderr)
-    endings = ", ".join(sorted({path.suffix.lower() for path in others}))
-    passed = (
-        f", passed over {len(others)} of kinds that cannot be read ({endings})" if others else ""
-    )
-    if problems or others or len(jobs) > 1:
-        print(f"denoised {done} picture{'s' * (done != 1)}, skipped {len(problems)}{passed}")
-    return 1 if problems else 0
+        status = report_problems(problems, prefix="skipped")
+    if problems or plan.others or plan.already or len(plan.jobs) > 1:
+        print(summary(plan, done=done, skipped=len(problems)))
+    return status
 
 
-def one_line(text: str) -> str:
-    """The names of files may have line breaks."""
-    return text.replace("\n", "\\n")
+def sheets_asked(args: argparse.Namespace) -> dict[str, bool]:
+    return {"compare": args.compare, "stages": args.save_stages}
+
+
+def summary(plan: Plan, *, done: int, skipped: int) -> str:
+    """The last line."""
+    line = f"denoised {done} picture{'s' * (done != 1)}, skipped {skipped}"
+    if plan.already:
+        line += f", {plan.already} already there (--overwrite replaces results)"
+    if plan.others:
+        endings = ", ".join(sorted({path.suffix.lower() for path in plan.others}))
+        line += f", passed over {len(plan.others)} of kinds that cannot be read ({endings})"
+    return line
+
+
+# --------------------------------------------------------------------------------- the command line
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     option = parser.add_argument
-    option(
-        "pictures",
-        nargs="+",
-        metavar="PICTURE|FOLDER",
-        help="files, or folders with all below them",
-    )
-    text = "a folder for the results, or a file where one picture is given (default: NAME_denoised beside each)"
+    text = "files, patterns of names such as *.jpg, or folders with all below them"
+    option("pictures", nargs="+", metavar="PICTURE|FOLDER", help=text)
+    text = "a folder for the results, or a file for the only one (default: NAME_denoised beside it)"
     option("-o", "--output", metavar="OUT", help=text)
     text = "sigma that the network was trained at, grey levels 0-255 (default: the blind network)"
     option("--noiseL", type=number(float, 0, 255), metavar="SIGMA", help=text)
-    option(
-        "--real",
-        action="store_true",
-        help="the network trained on pairs of real noise, in place of the blind one",
-    )
+    text = "the network trained on pairs of real noise, in place of the blind one"
+    option("--real", action="store_true", help=text)
     text = "the weights to use, ours or the authors'; one file, or one for gray and one for RGB"
     option("--weights", nargs="+", metavar="FILE", help=text)
-    option(
-        "--weights_dir",
-        metavar="DIR",
-        help="folder that train_*.py wrote weights to (default: %(default)s, else pretrained/)",
-    )
-    text = "GB that the network may take: what fits is denoised whole (default: half of what is free, and tiles, which are faster)"
+    text = "folder that train_*.py wrote weights to (default: %(default)s, else pretrained/)"
+    option("--weights_dir", metavar="DIR", help=text)
+    text = "GB that the network may take: what fits is denoised whole (default: half of what is "
+    text += "free, and tiles, which are faster)"
     option("--memory", type=number(float, 0.01), metavar="GB", help=text)
-    text = f"side of the tiles that larger pictures are cut into, pixels, at least {SMALLEST}, or 0: never (default: {LARGEST}, "
-    text += "or less as the memory allows)"
-    option(
-        "--tile", type=lambda t: 0 if t == "0" else number(int, SMALLEST)(t), metavar="N", help=text
-    )
+    text = "side of the tiles that larger pictures are cut into, pixels, at least "
+    text += f"{SMALLEST}, or 0: never (default: {LARGEST}, or less as the memory allows)"
+    option("--tile", type=tile_side, metavar="N", help=text)
     text = "of JPEG and lossy WebP files, 1-100 (default: %(default)s)"
     option("--quality", type=number(int, 1, 100), metavar="N", help=text)
-    option("--overwrite", action="store_true", help="replace results that are there already")
-    option(
-        "--compare",
-        action="store_true",
-        help="write NAME_compare.png beside each: before, after, what was removed",
-    )
-    text = "write NAME_stages.png beside each: noise mask, residual, output and attention (see the README)"
+    option("--overwrite", action="store_true", help="replace results that already exist")
+    text = "write NAME_compare.png beside each: before, after, what was removed"
+    option("--compare", action="store_true", help=text)
+    text = "write NAME_stages.png beside each: noise mask, residual, output and attention"
     option("--save_stages", action="store_true", help=text)
     text = "pixel of the upright picture whose attention --save_stages shows (default: the middle)"
     option("--point", nargs=2, type=number(int, 0), metavar=("ROW", "COLUMN"), help=text)
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.set_defaults(**DEFAULTS)
+    check_dashes(parser, sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
+    args.pictures = expand_patterns(args.pictures)
     if bool(args.weights) + args.real + (args.noiseL is not None) > 1:
         parser.error("--noiseL, --real and --weights each name a network: give one of them")
     if args.point and not args.save_stages:
         parser.error("--point is for --save_stages")
-    ending = Path(args.output or "").suffix.lower()
-    if ending and not os.path.isdir(args.output):
-        if ending in FORMATS and (len(args.pictures) > 1 or os.path.isdir(args.pictures[0])):
-            parser.error(
-                f"-o {args.output} names one file, but several pictures are given, or a folder; name a folder by -o"
-            )
-        if ending not in FORMATS and ending in (*OTHERS, *Image.registered_extensions()):
-            parser.error(
-                f"-o {args.output}: pictures are written as {', '.join(FORMATS)}; give one, or make the folder"
-            )
+    check_output(parser, args.output, args.pictures)
     return args
+
+
+def tile_side(text: str) -> float:
+    """An argparse type: 0, or a side that tiles can have."""
+    return 0 if text == "0" else number(int, SMALLEST)(text)
+
+
+def check_dashes(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """End with a hint where a picture's name would be taken for an option."""
+    for word in words[: words.index("--")] if "--" in words else words:
+        is_option = "=" in word or word.startswith("-o")
+        if word.startswith("-") and not is_option and Path(word).suffix.lower() in FORMATS:
+            parser.error(f"{word} would be an option; write ./{word} for the picture")
+
+
+def check_output(parser: argparse.ArgumentParser, output: str | None, pictures: list[str]) -> None:
+    """End where -o names a file for several pictures, or one of a format that is not written."""
+    ending = Path(output or "").suffix.lower()
+    if not ending or os.path.isdir(output):
+        return
+    names = ", ".join(FORMATS)
+    if ending in FORMATS and (len(pictures) > 1 or os.path.isdir(pictures[0])):
+        parser.error(
+            f"-o {output} names one file, but several pictures are given, or a folder; "
+            "name a folder by -o"
+        )
+    if ending not in FORMATS and ending in (*OTHERS, *Image.registered_extensions()):
+        parser.error(f"-o {output}: pictures are written as {names}; give one, or make the folder")
+
+
+# ------------------------------------------------------------------------------------- the networks
 
 
 class DenoiserCache:
@@ -194,6 +204,9 @@ class DenoiserCache:
         raise SMNetError("; ".join(errors))
 
 
+# --------------------------------------------------------------------------------------- a picture
+
+
 def denoise_file(
     job: Job, denoisers: DenoiserCache, args: argparse.Namespace, *, label: str
 ) -> str:
@@ -205,50 +218,46 @@ def denoise_file(
     start = time.perf_counter()
     source, target = job.source, job.target
     photo = read_photo(source)
-    noisy = to_tensor(photo)
-    channels, height, width = noisy.shape
     try:
-        file_format = check_format(target, photo)
-        if file_format != photo.format and target.suffix.lower() == source.suffix.lower():
-            photo.notes.append(
-                f"it is a {photo.format} file, and becomes {file_format} as its name says"
-            )
-        utils.check_target(target)
-        for path in (target, *job.sheets.values()):
-            check_name(path)
+        noisy = to_tensor(photo)
+        channels, height, width = noisy.shape
+        check_targets(job, photo)
         denoiser, weights = denoisers.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
             output = denoiser(noisy, on_tile=bar.update)
+        if not output.isfinite().all():
+            raise SMNetError(f"{weights} gives values that are not finite; use other --weights")
         write_photo(target, photo, to_samples(output, photo), quality=args.quality)
+        write_sheets(job, photo, noisy, output, denoiser, args.point)
     except SMNetError as error:
         raise SMNetError(f"{source}: {error}") from None
-    shown = [as_shown(picture, photo) for picture in (noisy, output)] if job.sheets else []
-    colours = {
-        key: value
-        for key, value in photo.metadata.items()
-        if key == "icc_profile" and channels == 3
-    }
-    for what, path in job.sheets.items():
-        try:
-            drawn = (
-                sheets.comparison(*shown)
-                if what == "compare"
-                else sheets.stages(denoiser.model, shown[0], args.point)
-            )
-            write_photo(path, Photo(drawn, None, "PNG", metadata=colours), drawn)
-        except SMNetError as error:
-            raise SMNetError(
-                f"{source}: {target} is written, but this sheet is not: {error}"
-            ) from None
-    size = (
-        f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {photo.pixels.itemsize * 8} bits"
-    )
+    except (MemoryError, RuntimeError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        raise SMNetError(
+            f"{source}: does not fit into memory with all that is asked for; "
+            "cut it up or scale it down"
+        ) from None
+    bits = photo.pixels.itemsize * 8
+    size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {bits} bits"
     cut = f"{tiles} tiles, " if tiles > 1 else ""
     notes = "".join(f"; {note}" for note in photo.notes)
-    return (
-        f"{source} -> {target}: {size}, {cut}{time.perf_counter() - start:.1f} s, {weights}{notes}"
-    )
+    seconds = time.perf_counter() - start
+    return f"{source} -> {target}: {size}, {cut}{seconds:.1f} s, {weights}{notes}"
+
+
+def check_targets(job: Job, photo: Photo) -> None:
+    """Raise where the results cannot be written, before the work; note a change of format."""
+    file_format = check_format(job.target, photo)
+    same_ending = job.target.suffix.lower() == job.source.suffix.lower()
+    if file_format != photo.format and same_ending:
+        photo.notes.append(
+            f"it is a {photo.format} file, and becomes {file_format} as its name says"
+        )
+    utils.check_target(job.target)
+    for path in job.results:
+        check_name(path)
 
 
 def check_name(path: Path) -> None:
@@ -260,6 +269,33 @@ def check_name(path: Path) -> None:
         raise SMNetError(
             f"cannot write {path}: {error.strerror}; give the picture a shorter name"
         ) from None
+
+
+def write_sheets(
+    job: Job,
+    photo: Photo,
+    noisy: torch.Tensor,
+    output: torch.Tensor,
+    denoiser: Denoiser,
+    point: tuple[int, int] | None,
+) -> None:
+    """Write the sheets asked for, in the photo's colours.
+
+    Raises:
+        SMNetError: one cannot be written; the denoised picture is.
+    """
+    keys = ("icc_profile",) if len(noisy) == 3 else ()
+    metadata = {key: photo.metadata[key] for key in keys if key in photo.metadata}
+    for sheet, path in job.sheets.items():
+        before, after = as_shown(noisy, photo), as_shown(output, photo)
+        try:
+            if sheet == "compare":
+                drawn = sheets.comparison(before, after)
+            else:
+                drawn = sheets.stages(denoiser.model, before, point)
+            write_photo(path, Photo(drawn, None, "PNG", metadata=metadata), drawn)
+        except SMNetError as error:
+            raise SMNetError(f"{job.target} is written, but this sheet is not: {error}") from None
 
 
 def to_tensor(photo: Photo) -> torch.Tensor:

@@ -4,7 +4,6 @@ A picture in memory is a uint8 array (C, H, W), C = 1 (gray) or 3 (RGB), unless 
 """
 
 import os
-import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,8 @@ import torch
 from skimage import data as skimage_data
 from torch import Tensor
 
+from smnet.photos.photo import upright
+from smnet.photos.reading import read_photo
 from utils import SMNetError, replacing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -24,10 +25,6 @@ DOWNLOADABLE = (
     "Set12", "Set68", "CBSD68", "Kodak24", "McMaster", "BSDS500", "PolyU", "PolyU_full", "CC",
     "Unsplash",
 )  # fmt: skip
-
-cv2.utils.logging.setLogLevel(
-    cv2.utils.logging.LOG_LEVEL_SILENT
-)  # a broken file gets our line, not OpenCV's dozen
 
 # Photographs in scikit-image's wheel (function names in skimage.data), disjoint for training and
 # testing.
@@ -82,31 +79,33 @@ class PictureFiles(NamedTuple):
         return Picture(self.name, clean, noisy)
 
 
-def find_pictures(
-    folder: str | Path, suffixes: Collection[str] = SUFFIXES, problems: list[str] | None = None
-) -> list[Path]:  # fmt: skip
+def find_pictures(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """All picture files below `folder`, by their endings, sorted by path; links are followed,
     hidden ones passed over.
-
-    Folders in it that cannot be read are an error, or go to `problems`.
 
     Raises:
         SMNetError: no such folder, no picture in it, or a folder that cannot be read.
     """
+    found, problems = search_folder(folder, suffixes)
+    if problems:
+        raise SMNetError(problems[0])
+    if not found:
+        raise no_picture(folder, suffixes)
+    return found
 
-    def unreadable(error: OSError) -> None:
-        problem = f"{error.filename}: this folder cannot be read ({error.strerror})"
-        if problems is None or Path(error.filename) == folder:
-            raise SMNetError(problem)
-        problems.append(problem)
 
+def search_folder(folder: str | Path, suffixes: Collection[str]) -> tuple[list[Path], list[str]]:
+    """(files as `find_pictures` gives them, a line for each folder below that cannot be read).
+
+    Raises:
+        SMNetError: no such folder, or it cannot be read itself.
+    """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SMNetError(
-            f"no folder {folder}{download_advice(folder) or '; give a folder that holds pictures'}"
-        )
-    found, seen = [], set()
-    for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        advice = download_advice(folder) or "; give a folder that holds pictures"
+        raise SMNetError(f"no folder {folder}{advice}")
+    found, errors, seen = [], [], set()
+    for parent, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         seen.add(os.path.realpath(parent))
         hidden_or_seen = {
             f for f in folders if f[0] == "." or os.path.realpath(Path(parent, f)) in seen
@@ -117,12 +116,19 @@ def find_pictures(
             for name in files
             if name[0] != "." and Path(name).suffix.lower() in suffixes
         ]
-    found.sort()
-    if not found:
-        raise SMNetError(
-            f"no picture in {folder} ({', '.join(s[1:] for s in suffixes)} files are looked for)"
-        )
-    return found
+    problems = {
+        Path(error.filename): f"{error.filename}: this folder cannot be read ({error.strerror})"
+        for error in errors
+    }
+    if folder in problems:
+        raise SMNetError(problems[folder])
+    return sorted(found), [*problems.values()]
+
+
+def no_picture(folder: str | Path, suffixes: Collection[str]) -> SMNetError:
+    """The error for a folder without pictures."""
+    names = ", ".join(suffix[1:] for suffix in suffixes)
+    return SMNetError(f"no picture in {folder} ({names} files are looked for)")
 
 
 def canonical_path(path: str | Path) -> Path:
@@ -138,26 +144,8 @@ def download_advice(folder: str | Path) -> str:
     return f"; fetch it: python download.py {names[0]}" if names else ""
 
 
-def read_file(path: str | Path) -> bytes:
-    """The bytes of a picture file.
-
-    Raises:
-        SMNetError: it cannot be read, or is empty; one line that names it.
-    """
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
-            raise SMNetError(f"{path}: is no file")
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise SMNetError(f"{path}: {error.strerror or error}") from None
-    if not data:
-        raise SMNetError(f"{path}: is empty")
-    return data
-
-
 def read_picture(path: str | Path, channels: int) -> np.ndarray:
-    """Read a file with 1, 3 or 4 channels of 8 or 16 bits as uint8 (channels, H, W); transparency
-    is dropped.
+    """Read a picture file as uint8 (channels, H, W), upright; transparency is dropped.
 
     Gray from colour is OpenCV's luma (0.299 R + 0.587 G + 0.114 B); colour from gray repeats it; 16
     bits are rounded to 8.
@@ -165,24 +153,11 @@ def read_picture(path: str | Path, channels: int) -> np.ndarray:
     Raises:
         SMNetError: the file cannot be read as such a picture.
     """
-    data = np.frombuffer(
-        read_file(path), np.uint8
-    )  # decoded from memory: OpenCV cannot open every path on every system
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise SMNetError(f"{path}: is damaged or no picture")
+    photo = read_photo(path)
+    picture = upright(photo.straight_pixels(), photo.orientation)
     if picture.dtype == np.uint16:
         picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if picture.dtype != np.uint8:
-        raise SMNetError(f"{path}: has {picture.dtype} samples; 8- and 16-bit pictures can be read")
-    if picture.ndim == 2:
-        picture = picture[:, :, None]
-    if picture.shape[2] not in (1, 3, 4):
-        raise SMNetError(f"{path}: has {picture.shape[2]} channels; 1, 3 or 4 can be read")
-    return to_channels(picture[:, :, :3][:, :, ::-1], channels)
+    return to_channels(picture, channels)
 
 
 def to_channels(picture: np.ndarray, channels: int) -> np.ndarray:

@@ -1,13 +1,14 @@
 """What denoise.py is to do: a job for every picture, and where its results go."""
 
-import argparse
-import contextlib
+import glob
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from smnet.images import canonical_path, find_pictures
-from smnet.photos.reading import FORMATS, OTHERS
+from smnet.cli import refuse_overwrite
+from smnet.images import canonical_path, no_picture, search_folder
+from smnet.photos.photo import FORMATS, OTHERS
 from utils import SMNetError
 
 
@@ -19,74 +20,156 @@ class Job(NamedTuple):
     target: Path
     sheets: dict[str, Path]
 
+    @property
+    def results(self) -> list[Path]:
+        """All files that it writes."""
+        return [self.target, *self.sheets.values()]
 
-def find_jobs(args: argparse.Namespace, problems: list[str], others: set[Path]) -> list[Job]:
-    """Every picture asked for; what cannot be found, or would be written twice, goes to `problems`.
 
-    Pictures in folders that are of formats that cannot be read, by their endings, go to `others`.
+class Plan(NamedTuple):
+    """All that denoise.py is asked for, and what it will not do."""
+
+    jobs: list[Job]
+    problems: list[str]  # a line for each picture or folder that is left out
+    others: set[Path]  # pictures in folders that cannot be read, by their endings
+    already: int  # pictures in folders whose results already exist
+
+
+class Found(NamedTuple):
+    """A picture that was found, and where its result goes."""
+
+    source: Path
+    target: Path
+    in_folder: bool  # not given by its own name
+
+
+def expand_patterns(pictures: Iterable[str]) -> list[str]:
+    """File names, with patterns as `*.jpg` replaced by what they match: not every shell does that.
+
+    What matches nothing stays as it is.
+    """
+    names = []
+    for name in pictures:
+        matches = [] if os.path.lexists(name) else sorted(glob.glob(name))  # noqa: PTH207
+        names += matches or [name]
+    return names
+
+
+def find_jobs(
+    pictures: Sequence[str],
+    *,
+    output: str | None = None,
+    sheets: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Plan:
+    """A job for every picture asked for.
+
+    Args:
+        pictures: files, and folders with all below them.
+        output: a folder for the results, or a file for the only one; None: beside the pictures.
+        sheets: those wanted with each, of "compare" and "stages".
+        overwrite: whether results that exist are replaced.
 
     Raises:
         SMNetError: there is a file where a folder for the results is asked for.
     """
-    output = Path(args.output) if args.output else None
-    as_file = output and output.suffix.lower() in FORMATS and not os.path.isdir(output)
-    if output and os.path.isfile(output) and not as_file:
-        raise SMNetError(f"{output} is a file; give a folder for the results")
-    targets: dict[
-        Path, tuple[Path, Path]
-    ] = {}  # (source, target) by where it lies: one given twice is denoised once
-    for given in map(Path, args.pictures):
+    root = Path(output) if output else None
+    if root and os.path.isfile(root) and root.suffix.lower() not in FORMATS:
+        raise SMNetError(f"{root} is a file; give a folder for the results")
+    found: dict[Path, Found] = {}  # by where it lies: one given twice is denoised once
+    problems: list[str] = []
+    others: set[Path] = set()
+    for given in map(Path, pictures):
         if not os.path.isdir(given):  # unlike Path's, false where it may not be looked at
-            beside = given.with_name(f"{given.stem}_denoised{given.suffix}")
-            targets[canonical_path(given)] = (
-                given,
-                output if as_file else output / given.name if output else beside,
-            )
+            found[canonical_path(given)] = Found(given, target_of_file(given, root), False)
             continue
-        folder = Path(os.path.realpath(given))
-        if not (output or folder.name):
-            problems.append(
-                f"{given}: the results cannot lie beside it; name a folder for them by -o"
-            )
-            continue
-        with contextlib.suppress(SMNetError):  # that there are none
-            others.update(map(canonical_path, find_pictures(given, OTHERS, [])))
-        root = output or folder.with_name(f"{folder.name}_denoised")
-        results = Path(os.path.realpath(root))
         try:
-            for path in find_pictures(given, FORMATS, problems):
-                earlier = (
-                    folder in results.parents and results in Path(os.path.realpath(path)).parents
-                )
-                if not earlier:  # a result in the folder itself
-                    targets[canonical_path(path)] = path, root / path.relative_to(given)
+            files, in_folder, unreadable = find_in_folder(given, root)
         except SMNetError as error:
             problems.append(str(error))
-    sources, taken, kept = {os.path.realpath(source) for source, _ in targets.values()}, set(), []
+            continue
+        found |= {canonical_path(file.source): file for file in files}
+        others |= in_folder
+        problems += unreadable
+    jobs, refused, already = keep_apart(found.values(), sheets=sheets, overwrite=overwrite)
+    return Plan(jobs, problems + refused, others, already)
 
-    def obstacle(path: Path) -> str | None:
+
+def target_of_file(source: Path, output: Path | None) -> Path:
+    """Where the result of a picture given by name goes."""
+    if not output:
+        return source.with_name(f"{source.stem}_denoised{source.suffix}")
+    as_file = output.suffix.lower() in FORMATS and not os.path.isdir(output)
+    return output if as_file else output / source.name
+
+
+def find_in_folder(given: Path, output: Path | None) -> tuple[list[Found], set[Path], list[str]]:
+    """(the pictures below a folder, those that cannot be read, a line for each problem).
+
+    Raises:
+        SMNetError: the folder cannot be read, or nothing can lie beside it.
+    """
+    folder = Path(os.path.realpath(given))
+    if not (output or folder.name):
+        raise SMNetError(f"{given}: the results cannot lie beside it; name a folder for them by -o")
+    root = output or folder.with_name(f"{folder.name}_denoised")
+    paths, problems = search_folder(given, (*FORMATS, *OTHERS))
+    others = {canonical_path(path) for path in paths if path.suffix.lower() in OTHERS}
+    pictures = [path for path in paths if path.suffix.lower() in FORMATS]
+    if not pictures:
+        problems.append(str(no_picture(given, FORMATS)))
+    results = Path(os.path.realpath(root))
+    if folder in results.parents:  # a result from before is no picture to denoise
+        pictures = [
+            path for path in pictures if results not in Path(os.path.realpath(path)).parents
+        ]
+    found = [Found(path, root / path.relative_to(given), True) for path in pictures]
+    return found, others, problems
+
+
+def keep_apart(
+    found: Iterable[Found], *, sheets: Sequence[str], overwrite: bool
+) -> tuple[list[Job], list[str], int]:
+    """(jobs that replace no picture and no result of another, a line for each that would, the
+    number of those in folders whose results already exist)."""
+    found = [*found]
+    sources = {os.path.realpath(each.source) for each in found}
+    taken: set[str] = set()  # results
+    jobs, problems, already = [], [], 0
+    for source, target, in_folder in found:
+        job = Job(source, target, name_sheets(target, sheets, taken))
+        if problem := collision(job, sources, taken):
+            problems.append(f"{source}: {problem}")
+        elif in_folder and not overwrite and all(map(os.path.isfile, job.results)):
+            already += 1
+        else:
+            try:
+                for path in job.results:
+                    refuse_overwrite(path, overwrite=overwrite)
+                jobs.append(job)
+            except SMNetError as error:
+                problems.append(f"{source}: {error}")
+        taken.update(map(os.path.realpath, job.results))
+    return jobs, problems, already
+
+
+def name_sheets(target: Path, sheets: Sequence[str], taken: set[str]) -> dict[str, Path]:
+    """Where the sheets of a result go; with its ending, where another result's have the name:
+    a.png's and a.jpg's."""
+    named = {sheet: target.with_name(f"{target.stem}_{sheet}.png") for sheet in sheets}
+    if any(os.path.realpath(path) in taken for path in named.values()):
+        named = {sheet: target.with_name(f"{target.name}_{sheet}.png") for sheet in sheets}
+    return named
+
+
+def collision(job: Job, sources: set[str], taken: set[str]) -> str | None:
+    """What a job would replace, and what to type instead; None where that is nothing."""
+    for path in job.results:
         if os.path.realpath(path) in sources:
             return f"its result would replace the picture {path}; give another -o"
         if os.path.realpath(path) in taken:
-            return f"{path} is already the result of another picture; give them -o folders of their own"
-        return (
-            f"{path} is there already; --overwrite replaces it"
-            if os.path.lexists(path) and not args.overwrite
-            else None
-        )
-
-    wanted = [
-        what for what, asked in (("compare", args.compare), ("stages", args.save_stages)) if asked
-    ]
-    for source, target in targets.values():
-        beside = {what: target.with_name(f"{target.stem}_{what}.png") for what in wanted}
-        if any(os.path.realpath(path) in taken for path in beside.values()):  # a.png and a.jpg
-            beside = {what: target.with_name(f"{target.name}_{what}.png") for what in wanted}
-        results = [target, *beside.values()]
-        obstacles = [found for path in results if (found := obstacle(path))]
-        if obstacles:
-            problems.append(f"{source}: {obstacles[0]}")
-        else:
-            kept.append(Job(source, target, beside))
-        taken.update(os.path.realpath(path) for path in results)
-    return kept
+            return (
+                f"{path} is already the result of another picture; "
+                "give them -o folders of their own"
+            )
+    return None

@@ -17,14 +17,14 @@ import torch
 from conftest import synthetic_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
 from test_testing import save_model
 
 import denoise
 import utils
 from models import SMNet
 from smnet import tiling
-from smnet.photos import reading, writing
+from smnet.photos import reading, tiff_writer, writing
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import write_photo
 from smnet.tiling import OVERLAP, SMALLEST, Denoiser, cuts, ramps
@@ -163,7 +163,7 @@ def test_jpeg_keeps_its_metadata_and_takes_a_quality(work, unchanged):
     with Image.open("a.jpg") as old, Image.open("98.jpg") as new:
         for key in ("exif", "icc_profile", "dpi", "comment", "progressive"):
             assert new.info.get(key) == old.info.get(key), key
-        assert reading.JpegImagePlugin.get_sampling(new) == 0
+        assert JpegImagePlugin.get_sampling(new) == 0
         assert np.abs(np.asarray(new).astype(int) - np.asarray(old)).mean() < 2
     assert (work / "30.jpg").stat().st_size < (work / "98.jpg").stat().st_size / 2
 
@@ -428,10 +428,10 @@ def test_transparent_colours(work, unchanged, capsys):
 
 
 def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatch):
-    tags = writing.as_16_bit_tiff
+    tags = tiff_writer.encode_samples
     monkeypatch.setattr(
-        writing,
-        "as_16_bit_tiff",
+        tiff_writer,
+        "encode_samples",
         lambda photo, pixels, given: 1 / 0 if given else tags(photo, pixels, given),
     )
     (work / "a.tif").write_bytes(LOSSLESS["deep turned.tif"])
@@ -667,7 +667,7 @@ def test_a_folder_goes_on_past_bad_files_and_says_so_at_the_end(work, capsys):
     )
     assert written == ["deeper/good.bmp", "good.png"]
     assert denoise.main(["in/good.png", "-o", "in_denoised"]) == 1
-    assert "is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert "already exists; --overwrite replaces it" in capsys.readouterr().err
     assert denoise.main(["in/good.png", "-o", "in_denoised", "--overwrite"]) == 0
 
 
@@ -896,7 +896,7 @@ def test_sheets(work, capsys):
     (work / "x_denoised.png").unlink()
     assert denoise.main(["x.png", "--compare"]) == 1  # the sheet is there, and nothing is replaced
     assert (
-        "x_denoised_compare.png is there already" in capsys.readouterr().err
+        "x_denoised_compare.png already exists" in capsys.readouterr().err
         and not (work / "x_denoised.png").exists()
     )
     (work / "x_denoised_compare.png").unlink()
