@@ -249,12 +249,13 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
     """The network that a checkpoint's dict holds, on the CPU: our `{"model": state dict, ...}` or
     the authors' bare state dict.
 
-    Width and channels are read from the weights. `path` is for the messages.
+    Of a training state it is the moving average, where the run has one. Width and channels are read
+    from the weights. `path` is for the messages.
 
     Raises:
         SMNetError: the dict does not hold exactly an SMNet's weights.
     """
-    weights = content.get("model", content)
+    weights = weights_in(content, path)
     if isinstance(weights, dict):
         weights = {translate_name(str(name)): value for name, value in weights.items()}
     stem = weights.get("noise_memory.stem.0.weight") if isinstance(weights, dict) else None
@@ -286,6 +287,16 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
             )
     model.to_empty(device="cpu").load_state_dict(weights)
     return model
+
+
+def weights_in(content: dict, path: str | Path) -> object:
+    """The state dict in a checkpoint's dict; of a training state the moving average, which is
+    said."""
+    average = content.get("average")
+    if isinstance(average, dict):
+        print(f"{path} is a training state: its weights are the moving average (--ema)")
+        return {name: value for name, value in average.items() if name != "n_averaged"}
+    return content.get("model", content)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> SMNet:
