@@ -185,10 +185,11 @@ def shared_memory_of(size: str) -> tuple[str, ...]:
 
 @pytest.mark.slow
 def test_a_full_shared_memory_is_said_before_and_ends_training_with_one_line(train_args):
-    wrapper = shared_memory_of("16k")
-    process = start(*train_args, *LONG, "--workers", "2", "--batchsize", "12", wrapper=wrapper)
+    wrapper = shared_memory_of("100k")
+    words = [*LONG, "--workers", "2", "--batchsize", "12", "--patch_size", "48"]
+    process = start(*train_args, *words, wrapper=wrapper)
     said, errors = process.communicate(timeout=100)
-    assert "/dev/shm has 0.0 MB free, and the data workers may fill 0.1 MB" in said
+    assert "/dev/shm has 0.1 MB free, and the data workers may fill 0.1 MB" in said
     assert "--shm-size" in said and "--workers" in said
     assert process.returncode == 1 and errors.count("\n") == 1
     assert (

@@ -33,8 +33,8 @@ def describe_patches(file: h5py.File) -> dict:
     }
     return {
         "patches": len(patches),
-        "patch_size": patches.shape[2],
         "pictures": len(names),
+        "patch_size": patches.shape[2],
         **made_with,
         "checksum": checksum(*map(str, names), *pixels),
     }

@@ -5,7 +5,11 @@ import argparse
 import dataclasses
 
 from smnet.training.content import in_words
-from utils import SMNetError
+
+
+class SettingsDiffer(Exception):
+    """A command that a state may not be continued by; the text says in what they differ."""
+
 
 # A state is continued only by a command that agrees with it on these, and on the training data.
 FIXED = (
@@ -75,14 +79,14 @@ def compare(before: dict, now: dict) -> Comparison:
     """Compare a state's settings with a command's.
 
     Raises:
-        SMNetError: they differ in what may not change, or in the data; the message says how alone.
+        SettingsDiffer: in what may not change, or in the training data.
         KeyError: `before` lacks a setting.
     """
     check_data(before, now)
     for key in FIXED:
         # A setting that is younger than the state was off then.
         if before.get(key, False) != now[key]:
-            raise SMNetError(change(key, before, now))
+            raise SettingsDiffer(change(key, before, now))
     say = [change(key, before, now) for key in CHANGEABLE if before[key] != now[key]]
     if "train_h5" in before and before["train_h5"] != now["train_h5"]:
         say.append(f"{change('train_h5', before, now)}: of the same content")
@@ -100,7 +104,7 @@ def check_data(before: dict, now: dict) -> None:
     """Raise where the training data are others."""
     if "train_data" in before and before["train_data"] != now["train_data"]:
         changed = change_of_content("train_h5", "train_data", before, now)
-        raise SMNetError(f"--train_h5 {changed}")
+        raise SettingsDiffer(f"--train_h5 {changed}")
 
 
 def change_of_content(path: str, data: str, before: dict, now: dict) -> str:

@@ -13,7 +13,7 @@ from models import SMNet
 from smnet.training import distributed
 from smnet.training.learner import Learner, Progress
 from smnet.training.run_files import RunFiles
-from smnet.training.settings import compare
+from smnet.training.settings import SettingsDiffer, compare
 from utils import SMNetError
 
 
@@ -159,8 +159,11 @@ def plan_from_state(files: RunFiles, state: dict, path: Path) -> Plan:
         progress = Progress(**state["progress"])
         check_shape(files.learner, path, state["channels"], state["width"], state.get("shuffle", 1))
         comparison = compare(state["settings"], files.settings)
-    except SMNetError:
-        raise
+    except SettingsDiffer as difference:
+        raise SMNetError(
+            f"{path} is of another run: {difference}; give the same, or start a run from its "
+            "weights with --init and another --weights_dir and --log_dir"
+        ) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise not_of_this_version(path, error) from None
     if not comparison.same_validation:
