@@ -1,8 +1,8 @@
 """Train SMNet on gray pictures at one known noise level (SMNet-S in the paper).
 
-    python dataset_gray.py                             # pictures -> train_gray_data.h5, val_gray_data.h5
-    python train_gray.py --noiseL 25                   # the paper's protocol; weights/model_gray_L25_1.pth, ..._2.pth, ...
-    python train_gray.py --noiseL 25 --resume          # go on after an interruption
+    python dataset_gray.py                     # pictures -> train_gray_data.h5, val_gray_data.h5
+    python train_gray.py --noiseL 25           # the paper's protocol; weights/model_gray_L25_*.pth
+    python train_gray.py --noiseL 25 --resume  # go on after an interruption
     python train_gray.py --batchsize 8 -checkpoint 0 --noiseL 25
 
 The defaults are the authors' protocol: Adam, 50 epochs, the rate x 0.1 after epochs 10 and 40,
@@ -27,10 +27,10 @@ DEFAULTS = dict(
     noiseL=25,  # grey levels 0-255, sigma of the training noise
     val_noiseL=None,  # grey levels, sigma of the validation noise; None: as trained
     width=64,  # base channels of the network; 16 is the compact one, with 1/16 of the arithmetic
-    shuffle=1,  # 2: 2x2 pixels are folded into four times the channels, faster on CPUs; 1: the authors' network
+    shuffle=1,  # 2: folds 2x2 pixels into 4 times the channels, faster on CPUs; 1: the authors'
     batchsize=8,  # pictures a step
     patch_size=256,  # pixels, side of the training crops
-    draws=8,  # times that an epoch draws every stored patch (the authors stored eight orientations)
+    draws=8,  # times that an epoch draws every stored patch; the authors stored 8 orientations
     color_jitter=False,  # vary colours: channels permuted, saturation and contrast changed
     epochs=50,
     max_steps=0,  # steps in all, 0: as many as the epochs have
@@ -38,14 +38,14 @@ DEFAULTS = dict(
     lr=5e-4,  # Adam's rate; with width 16 or Muon 2e-3 is better
     betas=(0.9, 0.999),  # Adam's decay rates
     muon_lr=0.01,  # Muon's rate
-    schedule="multistep",  # the rates x 0.1 at the milestones; or "cosine", to zero at the last step
+    schedule="multistep",  # the rates x 0.1 at the milestones; or "cosine", to zero at the end
     milestones=(10, 40),  # epochs
     warmup=0,  # steps over which the rates rise from zero
     ema=0.0,  # decay a step of the moving average of the weights, say 0.999; 0: none
     grad_clip=0.0,  # greatest norm of the gradient; 0: no clipping
     seed=0,  # of initial weights, samples and noise
     workers=2,  # processes that read data
-    save_every=10,  # minutes from one save of the training state to the next, beside those at each epoch
+    save_every=10,  # minutes from one save of the training state to the next
     device="auto",  # CUDA, else MPS, else CPU
     amp=False,  # automatic mixed precision: bf16 where supported, else fp16 with scaled gradients
     tf32=False,  # on CUDA: float32 products of 10-bit mantissas, faster and off by about 1e-3

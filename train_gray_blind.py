@@ -1,11 +1,11 @@
 """Train the blind SMNet on gray pictures: one network for every noise level from 0 to 55 (SMNet-B
 in the paper).
 
-    python dataset_gray.py                             # pictures -> train_gray_data.h5, val_gray_data.h5
-    python train_gray_blind.py                         # the paper's protocol; weights/model_gray_B_1.pth, ..._2.pth, ...
-    python train_gray_blind.py --resume                # go on after an interruption
+    python dataset_gray.py               # pictures -> train_gray_data.h5, val_gray_data.h5
+    python train_gray_blind.py           # the paper's protocol; weights/model_gray_B_*.pth
+    python train_gray_blind.py --resume  # go on after an interruption
     python train_gray_blind.py --batchsize 8 -checkpoint 0
-    python train_gray_blind.py --train_h5 train_gray_pairs.h5    # real noise, from dataset_gray.py --pairs: model_gray_R_1.pth
+    python train_gray_blind.py --train_h5 train_gray_pairs.h5  # pairs of real noise
 
 The defaults are the authors' protocol: Adam, 100 epochs, the rate x 0.1 after epochs 10 and 40,
 batches of 8 pictures of 256x256. `python train_gray_blind.py --help` explains every option; the
@@ -26,16 +26,13 @@ from utils import run_name
 DEFAULTS = dict(
     train_h5="train_gray_data.h5",  # training patches, from dataset_gray.py
     val_h5="val_gray_data.h5",  # validation pictures, from dataset_gray.py
-    noiseL_range=(
-        0,
-        55,
-    ),  # grey levels 0-255, sigma of the training noise is drawn from this range for every picture
+    noiseL_range=(0, 55),  # grey levels 0-255, sigma of the training noise, drawn per picture
     val_noiseL=25,  # grey levels, sigma of the validation noise
     width=64,  # base channels of the network; 16 is the compact one, with 1/16 of the arithmetic
-    shuffle=1,  # 2: 2x2 pixels are folded into four times the channels, faster on CPUs; 1: the authors' network
+    shuffle=1,  # 2: folds 2x2 pixels into 4 times the channels, faster on CPUs; 1: the authors'
     batchsize=8,  # pictures a step
     patch_size=256,  # pixels, side of the training crops
-    draws=8,  # times that an epoch draws every stored patch (the authors stored eight orientations)
+    draws=8,  # times that an epoch draws every stored patch; the authors stored 8 orientations
     color_jitter=False,  # vary colours: channels permuted, saturation and contrast changed
     epochs=100,
     max_steps=0,  # steps in all, 0: as many as the epochs have
@@ -43,14 +40,14 @@ DEFAULTS = dict(
     lr=5e-4,  # Adam's rate; with width 16 or Muon 2e-3 is better
     betas=(0.9, 0.999),  # Adam's decay rates
     muon_lr=0.01,  # Muon's rate
-    schedule="multistep",  # the rates x 0.1 at the milestones; or "cosine", to zero at the last step
+    schedule="multistep",  # the rates x 0.1 at the milestones; or "cosine", to zero at the end
     milestones=(10, 40),  # epochs
     warmup=0,  # steps over which the rates rise from zero
     ema=0.0,  # decay a step of the moving average of the weights, say 0.999; 0: none
     grad_clip=0.0,  # greatest norm of the gradient; 0: no clipping
     seed=0,  # of initial weights, samples and noise
     workers=2,  # processes that read data
-    save_every=10,  # minutes from one save of the training state to the next, beside those at each epoch
+    save_every=10,  # minutes from one save of the training state to the next
     device="auto",  # CUDA, else MPS, else CPU
     amp=False,  # automatic mixed precision: bf16 where supported, else fp16 with scaled gradients
     tf32=False,  # on CUDA: float32 products of 10-bit mantissas, faster and off by about 1e-3
@@ -77,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         color_jitter=args.color_jitter,
     )
     if train_set.pairs:
-        options.turn_to_pairs(args, train_set)
+        args = options.args_for_pairs(args, val_h5=train_set.val_h5)
     val_pictures = read_pictures(args.val_h5, channels=1, pairs=train_set.pairs)
     name = run_name(1, noiseL=None, real=train_set.pairs)
     return loop.fit(model, train_set, val_pictures, name=name, args=args)

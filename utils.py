@@ -207,14 +207,16 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 FIRST = "noise_memory.stem.0.weight"  # the first convolution: (width, channels, 3, 3)
-WRAPPERS = ("model", "params_ema", "params", "state_dict")  # keys that state dicts are kept under
+# Keys that state dicts are kept under; a training state has its moving average beside the model.
+WRAPPERS = ("average", "model", "params_ema", "params", "state_dict")
 
 
 def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
     """The network that a checkpoint's dict holds, on the CPU.
 
     The dict is ours (`{"model": state dict, ...}`), a bare state dict with the authors' names or
-    ours, or one wrapped as `params_ema`, `params` or `state_dict`. Width and channels are read from
+    ours, or one wrapped as `params_ema`, `params` or `state_dict`. Of a training state it is the
+    moving average, if the run has one, with a notice on stdout. Width and channels are read from
     the weights. `path` is for the messages.
 
     Raises:
@@ -248,6 +250,9 @@ def state_dict_in(content: dict, path: str | Path) -> dict[str, Tensor]:
     wrapped = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
     weights = content[wrapped] if wrapped else content
     named = {translate_name(str(name)): value for name, value in weights.items()}
+    if wrapped == "average":  # of a training state
+        print(f"{path} is a training state: its weights are the moving average (--ema)")
+        named.pop("n_averaged", None)
     first = named.get(FIRST)
     if isinstance(first, Tensor) and first.ndim == 4:
         return named

@@ -1,5 +1,6 @@
 """Fixtures: synthetic pictures, data sets and a network small enough to train in seconds."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,8 @@ import dataset
 import dataset_gray
 import utils
 
-torch.set_num_threads(2)
+# Beside other work two threads wait for each other: OMP_NUM_THREADS=1 is faster there.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 def synthetic_picture(seed: int, height: int, width: int, channels: int = 1) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import final_weights, folders, log_lines
+from training_helpers import final_weights, folders, log_lines
 
 import train_gray
 

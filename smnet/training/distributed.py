@@ -7,6 +7,7 @@ Everything here does the plain thing, at no cost, where the script was started w
 """
 
 import os
+import re
 import secrets
 import sys
 import time
@@ -23,6 +24,25 @@ from utils import SMNetError
 LAUNCHED = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun
 
 
+# How gloo and NCCL say that another process has gone.
+LOST = "closed by peer|reset by peer|pair closure|remote process exited|Broken pipe|broken pipe"
+
+
+@contextmanager
+def loss_explained() -> Iterator[None]:
+    """Turn the failure of an exchange with a process that has ended into one line.
+
+    Raises:
+        SMNetError: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if LAUNCHED and re.search(LOST, str(error)):
+            raise SMNetError("another process of this run has ended, so this one ends") from None
+        raise
+
+
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
     """Join the other processes for as long as the block runs, NCCL on CUDA, else gloo; only process
@@ -37,18 +57,17 @@ def processes(device: torch.device) -> Iterator[None]:
     )
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
         yield
-    dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
+    # Not after an error: the others may be waiting for this process, and torchrun ends them.
+    dist.destroy_process_group()
 
 
 def fresh_store() -> dist.Store:
     """A store of keys that the processes of this life share, with nothing in it.
 
     torchrun keeps one store over all its restarts (`--max-restarts`), where a process started anew
-    would read addresses of
-    dead ones. The restart count does not tell lives apart: on several machines it differs from one
-        to the next. So every
-    process puts a random token there, and they go on once all have seen the same tokens, its own
-    new one among them.
+    would read addresses of dead ones. The restart count does not tell lives apart: on several
+    machines it differs from one to the next. So every process puts a random token there, and they
+    go on once all have seen the same tokens, its own new one among them.
     """
     store, _, _ = next(dist.rendezvous("env://"))
     store.set(f"token/{rank()}", secrets.token_hex(8))

@@ -20,11 +20,6 @@ from smnet.training.optimizers import MovingAverage, lr_factor, make_optimizers
 from smnet.training.samples import EpochBatches, PatchDataset
 from utils import SMNetError
 
-BYTES_HELD = {
-    False: 900,
-    True: 460,
-}  # by a step for its backward, a pixel and base channel; with --amp; measured
-
 
 @dataclasses.dataclass
 class Progress:
@@ -37,7 +32,7 @@ class Progress:
     seconds: float = 0.0  # trained in all, validation not counted
     waited: float = 0.0  # seconds of those that went by until data came
     best: float = -math.inf  # highest validation PSNR so far, dB
-    closed: bool = True  # whether this point is validated and its weights are written; not so in the middle of an epoch
+    closed: bool = True  # validated, and its weights written: not so in the middle of an epoch
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -80,19 +75,20 @@ class Learner:
         self.steps_per_epoch = len(self.batches)
         if not self.steps_per_epoch:
             raise SMNetError(
-                f"{args.train_h5} gives {len(train_set)} samples an epoch, less than --batchsize {args.batchsize}; "
-                "give a smaller one, or more pictures to dataset*.py"
+                f"{args.train_h5} gives {len(train_set)} samples an epoch, less than --batchsize "
+                f"{args.batchsize}; give a smaller one, or more pictures to dataset*.py"
             )
         if args.batchsize < distributed.size():
             raise SMNetError(
-                f"--batchsize {args.batchsize} is the whole batch, too small for {distributed.size()} processes"
+                f"--batchsize {args.batchsize} is the whole batch, too small for "
+                f"{distributed.size()} processes"
             )
         self.total_steps = min(self.steps_per_epoch * args.epochs, args.max_steps or math.inf)
         self.done = Progress()
-        self.speed = 0.0  # pictures a second in the epoch at hand, 0 where it was trained by an earlier process
 
         model.to(self.device, memory_format=torch.channels_last)
-        self.parallel: nn.Module = model  # what is called in training: `connect` wraps it for several processes and --compile
+        # What is called in training: `connect` wraps it for several processes and --compile.
+        self.parallel: nn.Module = model
         self.no_sync = nullcontext  # within it the processes do not add up their gradients
         self.average = MovingAverage(model, decay=args.ema) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
@@ -103,7 +99,8 @@ class Learner:
         self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp and not bf16)
         if self.scaler.is_enabled() and args.optimizer == "muon":
             raise SMNetError(
-                "this device has no bf16, and fp16 goes with --optimizer adam alone; leave out --amp or muon"
+                "this device has no bf16, and fp16 goes with --optimizer adam alone; leave out "
+                "--amp or muon"
             )
 
     def connect(self) -> None:
@@ -124,6 +121,11 @@ class Learner:
         """The network that is validated and saved: the moving average where there is one."""
         return self.average.module if self.average else self.model
 
+    @property
+    def rate(self) -> float:
+        """Adam's learning rate at the last step."""
+        return self.rates[0] * self.factor(self.done.step - 1)
+
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied by at `step`, 0 being the first."""
         return lr_factor(
@@ -134,17 +136,6 @@ class Learner:
         """Steps to the end of the epoch at hand, or to the run's last step."""
         return max(
             0, min(self.steps_per_epoch - self.done.batch, self.total_steps - self.done.step)
-        )
-
-    def memory_needed(self) -> float:
-        """GB that a step takes of this process's device, about; on the CPU all processes of this
-        machine together."""
-        args = self.args
-        share = math.ceil(args.batchsize / distributed.size())
-        pixels = math.ceil(share / args.accumulate) * args.patch_size**2
-        processes = distributed.local_size() if self.device.type == "cpu" else 1
-        return processes * (
-            0.1 + pixels / args.shuffle**2 * args.width * BYTES_HELD[args.amp] / 1e9
         )
 
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
@@ -184,8 +175,8 @@ class Learner:
         """Stop a run whose loss or weights are no numbers any more, before they replace good
         ones."""
         raise SMNetError(
-            f"{what} at step {self.done.step}: training has diverged. Try a lower --lr, --grad_clip 1 or --warmup 100; "
-            "what was saved before is kept"
+            f"{what} at step {self.done.step}: training has diverged. Try a lower --lr, "
+            "--grad_clip 1 or --warmup 100; what was saved before is kept"
         )
 
     def state(self) -> dict:

@@ -1,4 +1,4 @@
-"""What the four train scripts share: their options, and `fit`, the loop.
+"""What the four train scripts share: `fit`, the loop.
 
 A run NAME (model_gray_L25, model_rgb_B, ...) leaves in --weights_dir NAME_1.pth, NAME_2.pth, ...
 (weights by epoch), NAME_best.pth, NAME_state.pth (all that continuing needs) and
@@ -7,33 +7,57 @@ the folder NAME of TensorBoard's files.
 """
 
 import argparse
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
-import utils
 from models import SMNet
 from smnet import devices
-from smnet.devices import free_memory
-from smnet.evaluation import TEST_NOISE, Score, averages, evaluate
-from smnet.images import Picture, to_float
-from smnet.metrics import add_test_noise, to_db
-from smnet.training import distributed
+from smnet.images import Picture
+from smnet.metrics import to_db
+from smnet.training import distributed, starting
+from smnet.training.advice import announce
+from smnet.training.content import describe_pictures
 from smnet.training.event_writer import EventWriter
 from smnet.training.learner import Learner
+from smnet.training.loading import BatchReader, DataError
+from smnet.training.meter import Meter
 from smnet.training.run_files import RunFiles
 from smnet.training.samples import PatchDataset
-from smnet.training.signals import StopRequest, ignore_signals
+from smnet.training.settings import settings_of
+from smnet.training.signals import StopRequest
+from smnet.training.validation import validate, write_epoch
+from utils import SMNetError
 
 LOG_EVERY = 10  # steps from one look at the loss, the clock, and one TensorBoard point, to the next
 SAY_EVERY = 30  # seconds from one line to the next where the output is no terminal
+
+
+@dataclasses.dataclass
+class Run:
+    """A run at work."""
+
+    learner: Learner
+    files: RunFiles
+    reader: BatchReader
+    writer: EventWriter
+    stop: StopRequest
+    steps: int = 0  # that this process has done
+    speed: float = 0.0  # pictures a second in the epoch at hand; 0: another process did its steps
+    saved: float = dataclasses.field(default_factory=time.monotonic)
+    said: float = dataclasses.field(default_factory=time.monotonic)
+
+    def save(self) -> None:
+        """Save the training state; TensorBoard's file then has all that the state has passed."""
+        if distributed.rank() == 0:
+            self.writer.flush()
+            self.files.save_state(self.writer.points)
+        self.saved = time.monotonic()
 
 
 def fit(
@@ -48,24 +72,37 @@ def fit(
     say it was; return 0.
 
     Loss: mean squared error of the final output against the clean picture. After each epoch, and
-    after the last step:
-    validation by the code that tests, weights, state, a line of the log. The state is also saved
-    every `--save_every` minutes, before validation, and on SIGTERM or Ctrl-C, which then end the
-    process with status 128 + signal.
+    after the last step: validation by the code that tests, weights, state, a line of the log. The
+    state is also saved every `--save_every` minutes, before validation, and on SIGTERM or Ctrl-C,
+    which then end the process with status 128 + signal.
 
     Raises:
         SMNetError: nothing to continue from, an earlier run's files in the way, settings that
-            differ from the state's, too few patches for a batch, a loss that is no number, or a
-            folder that cannot be written.
+            differ from the state's, too few patches for a batch, a loss that is no number, a data
+            worker that died, or a folder that cannot be written.
     """
     device = distributed.pick_device(args.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # for streams, events and compiled kernels
-    with distributed.processes(device):
+    with distributed.loss_explained(), distributed.processes(device):
         learner = Learner(model, train_set, args=args, device=device)
-        files = RunFiles(learner, name=name, args=args)
-        files.start()
+        settings = settings_of(
+            args,
+            samples=len(train_set),
+            train_data=train_set.description,
+            val_data=describe_pictures(val_pictures),
+        )
+        files = RunFiles(learner, name=name, args=args, settings=settings)
+        starting.start(files)
         learner.connect()
+        done = learner.done
+        if done.step >= learner.total_steps and done.closed:
+            print(
+                f"{name}: all {learner.total_steps:,} steps are done; raise --epochs or "
+                "--max_steps to go on"
+            )
+            return 0
+        announce(learner, train_set, name=name)
         train(learner, files, train_set, val_pictures)
     return 0
 
@@ -74,220 +111,158 @@ def train(
     learner: Learner, files: RunFiles, train_set: PatchDataset, val_pictures: list[Picture]
 ) -> None:
     """All epochs that are left of a run."""
-    name, args = files.name, files.args
-    done, batches = learner.done, learner.batches
-    if done.step >= learner.total_steps and done.closed:
-        print(
-            f"{name}: all {learner.total_steps:,} steps are done; raise --epochs or --max_steps to go on"
-        )
-        return
-    if train_set.pairs and distributed.rank() == 0:
-        print(
-            f"{args.train_h5} holds pairs of real noise: no noise is added; the validation is on those in {args.val_h5}"
-        )
-    processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
-    print(
-        f"{name}: {sum(p.numel() for p in learner.model.parameters()):,} parameters on {learner.device}{processes}, "
-        f"{learner.steps_per_epoch:,} steps an epoch, steps {done.step + 1:,} to {learner.total_steps:,}",
-        flush=True,
-    )
-    needed, free = learner.memory_needed(), free_memory(learner.device)
-    if needed > free:  # said before, since a process that takes too much is ended without a word
-        print(
-            f"a step takes about {needed:.1f} GB and {free:.1f} GB are free: a larger --accumulate computes a batch in more "
-            "parts; a smaller --patch_size, --batchsize or --width takes less, too",
-            flush=True,
-        )
-    loader = DataLoader(
-        train_set,
-        batch_sampler=batches,
-        num_workers=args.workers,
-        persistent_workers=args.workers > 0,
-        pin_memory=learner.device.type == "cuda",
-        generator=torch.Generator(),  # its own, or the workers' seeds would be drawn from the global generator
-        worker_init_fn=ignore_signals,
-    )
+    done, batches, args = learner.done, learner.batches, learner.args
+    pin_memory = learner.device.type == "cuda"
+    reader = BatchReader(train_set, batches, workers=args.workers, pin_memory=pin_memory)
     writer = EventWriter(
-        files.log_folder, first_step=done.step + 1, to_disk=distributed.rank() == 0
+        files.log_folder,
+        first_step=done.step + 1,
+        to_disk=distributed.rank() == 0,
+        points=files.points,
     )
     try:
-        with StopRequest() as stop:
+        with reader, StopRequest() as stop:
+            run = Run(learner, files, reader, writer, stop)
             while done.step < learner.total_steps or not done.closed:
                 batches.epoch, batches.skip = done.epoch, done.batch
                 if learner.steps_left_in_epoch():  # none where a run was interrupted in validation
-                    with tf32(args.tf32):
-                        train_epoch(learner, files, loader, writer, stop)
-                with stop.at_once():
-                    scores = evaluate(
-                        learner.validated, distributed.shard(val_pictures), sigma=args.val_noiseL
-                    )
-                    score = averages(distributed.gather_shards(scores))
+                    with training_backends(tf32=args.tf32):
+                        train_epoch(run)
+                with stop.at_once(), saved_if_data_fail(run), reader.at_once():
+                    score = validate(learner, val_pictures)
                 if distributed.rank() == 0:
-                    write_epoch(learner, files, score, val_pictures[0], writer)
+                    write_epoch(learner, files, score, val_pictures[0], writer, speed=run.speed)
                 if done.batch == learner.steps_per_epoch:
                     done.epoch, done.batch, done.loss_sum = done.epoch + 1, 0, 0.0
                 done.closed = True
-                if distributed.rank() == 0:
-                    files.save_state()
+                writer.forget_points()
+                run.save()
+                run.speed = 0.0
     finally:
         writer.close()
 
 
 @contextmanager
-def tf32(wanted: bool) -> Iterator[None]:
-    """Within the block float32 products on CUDA may have 10-bit mantissas; outside, in validation,
-    they never do."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = wanted
+def training_backends(*, tf32: bool) -> Iterator[None]:
+    """Within the block float32 products on CUDA may have 10-bit mantissas (`tf32`), and cuDNN times
+    its kernels, since shapes are fixed; outside, in validation, neither holds."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn.allow_tf32 = matmul.allow_tf32 = tf32
+    cudnn.benchmark = True
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = False
 
 
-def train_epoch(
-    learner: Learner, files: RunFiles, loader: DataLoader, writer: EventWriter, stop: StopRequest
-) -> None:
+@contextmanager
+def saved_if_data_fail(run: Run, meter: Meter | None = None) -> Iterator[None]:
+    """Where the next batch cannot be read, save what was done before it, and say so.
+
+    Of several processes none can where losses are unread: the others are in the next step already.
+    """
+    try:
+        yield
+    except DataError as error:
+        if meter and meter.losses and not distributed.LAUNCHED:
+            take_reading(run, meter)
+        if meter and not meter.losses and run.files.saved_step != run.learner.done.step:
+            run.save()
+        if run.files.saved_step is None:  # in all processes but the first
+            raise
+        state = run.files.file("state")
+        raise SMNetError(
+            f"{error}; {state} is at step {run.files.saved_step}: go on with --resume"
+        ) from None
+
+
+def train_epoch(run: Run) -> None:
     """The steps from where the run stands to the end of the epoch, or to the run's last step; the
     state is then saved."""
-    done, device, on_cuda = learner.done, learner.device, learner.device.type == "cuda"
+    learner, device = run.learner, run.learner.device
+    done, on_cuda = learner.done, device.type == "cuda"
     last_batch = done.batch + learner.steps_left_in_epoch()
-    bar = tqdm(total=last_batch, initial=done.batch, desc=f"epoch {done.epoch + 1}", unit="step",
-               disable=True if distributed.rank() else None)  # fmt: skip
-    unread = []  # losses still on the device
-    started = said = saved = ready = time.monotonic()
-    seconds_before, waited_before, batch_before, waited = done.seconds, done.waited, done.batch, 0.0
+    meter = Meter(device, steps_before=run.steps)
     devices.peak_memory(device)
     learner.model.train()
-    for clean, noisy, _ in loader:
-        waited += time.monotonic() - ready
-        loss = learner.step(
-            clean.to(device, non_blocking=on_cuda), noisy.to(device, non_blocking=on_cuda)
-        )
-        unread.append(loss)
-        done.batch += 1
-        done.step += 1
-        done.closed = False
-        bar.update()
-        last = done.batch == last_batch
-        # Together, or one process would wait for another that has stopped; read once, since a
-        # signal may come at any moment.
-        look = last or done.step % LOG_EVERY == 0
-        # On CUDA not at every step: asking would make the CPU wait for the GPU.
-        stopping = (
-            distributed.reduce_max(stop.signal, device)
-            if look or not (on_cuda and distributed.LAUNCHED)
-            else 0
-        )
-        if look or stopping:
-            losses = distributed.reduce_sum(torch.stack(unread)).tolist()
-            unread.clear()
-            now = time.monotonic()  # after the losses, for which a GPU is waited
-            done.seconds, done.waited = seconds_before + now - started, waited_before + waited
-            for mse in (
-                losses
-            ):  # one by one, so that the sum does not depend on where a run was interrupted
-                done.loss_sum += mse
-            if not math.isfinite(done.loss_sum):
-                learner.raise_diverged(f"the loss is {mse}")
-            learner.speed = (done.batch - batch_before) * learner.args.batchsize / (now - started)
-            report = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {learner.speed:.1f} pictures/s"
-            bar.set_postfix_str(report)
-            rate = learner.rates[0] * learner.factor(done.step - 1)
-            writer.scalars(
-                {"train/loss": mse, "train/psnr": to_db(mse), "train/learning_rate": rate},
-                done.step,
+    with progress_bar(learner, last_batch) as bar, saved_if_data_fail(run, meter):
+        for clean, noisy in meter.timed(run.reader):
+            loss = learner.step(
+                clean.to(device, non_blocking=on_cuda), noisy.to(device, non_blocking=on_cuda)
             )
-            if bar.disable and (last or now - said >= SAY_EVERY):
-                said = now
-                print(
-                    f"epoch {done.epoch + 1}, step {done.step:,} of {learner.total_steps:,}: {report}",
-                    flush=True,
-                )
-            if (
-                last or stopping or now - saved >= 60 * learner.args.save_every
-            ) and distributed.rank() == 0:
-                saved = now
-                files.save_state()
-        if stopping:
-            stop.stop(
-                stopping, f"the training state is saved, {files.file('state')} at step {done.step}"
-            )
-        if last:
-            break
-        ready = time.monotonic()
-    bar.close()
+            meter.add(loss)
+            done.batch, done.step, done.closed = done.batch + 1, done.step + 1, False
+            run.steps += 1
+            bar.update()
+            last = done.batch == last_batch
+            look = last or done.step % LOG_EVERY == 0
+            stopping = wanted_signal(run, look=look)
+            if look or stopping:
+                report(run, bar, take_reading(run, meter), last=last)
+                if last or stopping or time.monotonic() - run.saved >= 60 * learner.args.save_every:
+                    run.save()
+            if stopping:
+                state = run.files.file("state")
+                run.stop.stop(stopping, f"the training state is saved, {state} at step {done.step}")
+            if last:
+                break
 
 
-def write_epoch(
-    learner: Learner, files: RunFiles, score: Score, picture: Picture, writer: EventWriter
-) -> None:
-    """Write what an epoch and its validation gave: TensorBoard's (with the stages of `picture`),
-    weights, log line."""
-    done, args, model = learner.done, learner.args, learner.validated
-    val_psnr, val_ssim = score.psnr["SMNet"], score.ssim["SMNet"]
-    if math.isnan(val_psnr):
-        learner.raise_diverged("the validation PSNR is nan")
-    epoch = done.epoch + 1  # the one that this closes, whole or not
-    loss = done.loss_sum / done.batch
-    line = {
-        "epoch": epoch,
-        "step": done.step,
-        "loss": loss,
-        "train_psnr": to_db(loss),
-        "val_psnr": val_psnr,
-        "val_ssim": None if math.isnan(val_ssim) else val_ssim,
-        "val_sigma": args.val_noiseL,
-        "learning_rate": learner.rates[0] * learner.factor(done.step - 1),
-        "seconds": round(done.seconds, 1),
-        "pictures_per_second": round(learner.speed, 1)
-        if learner.speed
-        else None,  # the steps were another process's
-        "data_wait": round(done.waited / done.seconds, 4),
-        "peak_memory_gb": round(devices.peak_memory(learner.device, reset=False), 3),
-    }
-    is_best = val_psnr > done.best
-    noise = "of real noise" if args.val_noiseL is None else f"at sigma {args.val_noiseL:g}"
-    print(
-        f"epoch {epoch}, step {done.step:,}: loss {loss:.5f}, training {to_db(loss):.2f} dB, validation {noise} "
-        f"{val_psnr:.3f} dB, SSIM {val_ssim:.4f}{', the best so far' * is_best}; "
-        f"{done.seconds:.0f} s trained",
-        flush=True,
+def progress_bar(learner: Learner, last_batch: int) -> tqdm:
+    """An epoch's, for a terminal alone."""
+    done = learner.done
+    return tqdm(
+        total=last_batch,
+        initial=done.batch,
+        desc=f"epoch {done.epoch + 1}",
+        unit="step",
+        disable=True if distributed.rank() else None,
     )
-    writer.scalars({"validation/psnr": val_psnr, "validation/ssim": val_ssim}, done.step)
-    writer.image(
-        "validation/clean_noisy_mask_residual_output",
-        stages_grid(model, picture, args.val_noiseL),
+
+
+def wanted_signal(run: Run, *, look: bool) -> int:
+    """The signal that any of the processes has got, 0: none.
+
+    Together, or one process would wait for another that has stopped. Of several processes on CUDA
+    only at a look: asking makes the CPU wait for the GPU.
+    """
+    signal = run.stop.signal  # read once, since a signal may come at any moment
+    device = run.learner.device
+    if look or not (device.type == "cuda" and distributed.LAUNCHED):
+        return distributed.reduce_max(signal, device)
+    return 0
+
+
+def take_reading(run: Run, meter: Meter) -> float:
+    """Add what the meter has to the progress; the last step's loss.
+
+    Raises:
+        SMNetError: the loss is no number.
+    """
+    done, reading = run.learner.done, meter.read()
+    done.seconds += reading.seconds
+    done.waited += reading.waited
+    for mse in reading.losses:  # one by one: the sum must not depend on where a run was interrupted
+        done.loss_sum += mse
+    if not math.isfinite(done.loss_sum):
+        run.learner.raise_diverged(f"the loss is {mse}")
+    run.speed = meter.steps_per_second() * run.learner.args.batchsize
+    return mse
+
+
+def report(run: Run, bar: tqdm, mse: float, *, last: bool) -> None:
+    """Show a step's loss in the bar, in TensorBoard, and as a line where there is no bar."""
+    learner, done = run.learner, run.learner.done
+    text = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {run.speed:.1f} pictures/s"
+    bar.set_postfix_str(text)
+    run.writer.scalars(
+        {"train/loss": mse, "train/psnr": to_db(mse), "train/learning_rate": learner.rate},
         done.step,
     )
-
-    weights = {
-        "model": model.state_dict(),
-        "channels": model.channels,
-        "width": model.width,
-        "shuffle": model.shuffle,
-        "noise_range": args.noise_range,
-        **{key: line[key] for key in ("epoch", "step", "val_psnr", "val_sigma")},
-    }
-    files.remove_later_than(epoch)
-    utils.save_checkpoint(files.file(epoch), weights)
-    if is_best:
-        done.best = val_psnr
-        utils.save_checkpoint(files.file("best"), weights)
-    files.write_log_line(line)
-
-
-@torch.inference_mode()
-def stages_grid(model: SMNet, picture: Picture, sigma: float | None) -> Tensor:
-    """One row (3, H, W) for TensorBoard: clean, noisy, noise mask (+ 0.5), residual, output, of at
-    most 256x256 pixels."""
-    clean = to_float(picture.clean[:, :256, :256])
-    if picture.noisy is None:
-        noisy = add_test_noise(clean, sigma=sigma, **TEST_NOISE[model.channels])[0]
-    else:
-        noisy = to_float(picture.noisy[:, :256, :256])
-    noise_mask, residual, output = (
-        s[0].cpu() for s in model.stages(noisy[None].to(next(model.parameters()).device))
-    )
-    return make_grid(
-        [t.clamp(0, 1) for t in (clean, noisy, noise_mask + 0.5, residual, output)], nrow=5
-    )
+    now = time.monotonic()
+    if bar.disable and (last or now - run.said >= SAY_EVERY):
+        run.said = now
+        print(
+            f"epoch {done.epoch + 1}, step {done.step:,} of {learner.total_steps:,}: {text}",
+            flush=True,
+        )

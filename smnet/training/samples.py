@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from smnet.patches import PATCH_PAIRS, PATCHES, open_h5
+from smnet.training.content import describe_patches, file_identity
 from utils import SMNetError
+
+Key = tuple[int, int]  # (epoch, index) of a sample
 
 
 class PatchDataset(Dataset):
@@ -21,7 +24,10 @@ class PatchDataset(Dataset):
     noise. So neither workers nor processes nor a restart change it. clean and noisy are float32 (C,
     patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 * n, not clipped; sigma is a
     float32 scalar in grey levels 0-255. From a file of pairs noisy is the real one, and sigma nan.
-    The file is opened by each worker when first read.
+
+    `crop` reads, `finish` adds the noise: a worker that reads passes uint8 crops on, an eighth of
+    the bytes. The file is opened by each worker when first read, and stays open: moving or
+    replacing it after that changes nothing.
 
     Args:
         path: file made by dataset.py or dataset_gray.py.
@@ -38,6 +44,7 @@ class PatchDataset(Dataset):
     Attributes:
         pairs: whether the file holds pairs of real noise.
         val_h5: the file of validation pairs that was made with it, else None.
+        description: what the file holds (`content.describe_patches`).
 
     Raises:
         SMNetError: the file is missing or not of this kind, or its patches are smaller than
@@ -57,23 +64,22 @@ class PatchDataset(Dataset):
         color_jitter: bool = False,
     ):
         self.path, self.channels, self.patch_size = path, channels, patch_size
-        self.noise_range, self.draws, self.seed, self.color_jitter = (
-            noise_range,
-            draws,
-            seed,
-            color_jitter,
-        )
+        self.noise_range, self.draws, self.seed = noise_range, draws, seed
+        self.color_jitter = color_jitter
         self.file = None
         with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
             self.stored, _, self.stored_size, _ = file["patches"].shape
             self.pairs = file.attrs["kind"] == PATCH_PAIRS
             self.val_h5 = str(Path(path).parent / file.attrs["val_h5"]) if self.pairs else None
+            self.description = describe_patches(file)
+            self.identity = file_identity(file)
         if self.pairs and not allow_pairs:
             raise SMNetError(f"{path} holds pairs of real noise, which train_*_blind.py train on")
         if patch_size > self.stored_size:
             raise SMNetError(
-                f"{path} holds patches of {self.stored_size}x{self.stored_size}, too small for --patch_size {patch_size}; "
-                "give a smaller one, or make the file anew with a larger one"
+                f"{path} holds patches of {self.stored_size}x{self.stored_size}, too small for "
+                f"--patch_size {patch_size}; give a smaller one, or make the file anew with a "
+                "larger one"
             )
 
     def __len__(self) -> int:
@@ -82,29 +88,57 @@ class PatchDataset(Dataset):
     def __getstate__(self) -> dict:
         return {**self.__dict__, "file": None}  # an open file does not travel to a worker
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+        return self.finish(key, self.crop(key))
+
+    def open(self) -> None:
+        """Open the file.
+
+        Raises:
+            SMNetError: it is gone, or another than it was when this object was made.
+        """
+        file = open_h5(self.path, (PATCHES, PATCH_PAIRS), self.channels)
+        if file_identity(file) != self.identity:
+            file.close()
+            raise SMNetError(f"{self.path} was replaced while training started; start it again")
+        self.file = file
+
+    def draw(self, key: Key) -> tuple[np.random.Generator, int, int, int]:
+        """(generator, top, left, orientation) of a sample; the generator's next draws are the
+        noise's."""
         epoch, index = key
-        if self.file is None:
-            self.file = open_h5(self.path, (PATCHES, PATCH_PAIRS), self.channels)
         # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders
         # the epoch.
         rng = np.random.default_rng((self.seed, epoch, index + 1))
-        size = self.patch_size
-        top, left = rng.integers(self.stored_size - size + 1, size=2)
-        orientation = rng.integers(8)
+        top, left = rng.integers(self.stored_size - self.patch_size + 1, size=2)
+        return rng, top, left, rng.integers(8)
 
-        def crop(name: str) -> np.ndarray:
+    def crop(self, key: Key) -> Tensor:
+        """The crop of a sample as it is stored, uint8 (1, C, patch_size, patch_size); of pairs (2,
+        ...), clean and noisy."""
+        if self.file is None:
+            self.open()
+        _, top, left, _ = self.draw(key)
+        patch, size = key[1] % self.stored, self.patch_size
+        crops = []
+        for name in ("patches", "noisy")[: 1 + self.pairs]:
             try:
-                patch = self.file[name][
-                    index % self.stored, :, top : top + size, left : left + size
-                ]
+                stored = self.file[name][patch, :, top : top + size, left : left + size]
             except OSError as error:
                 raise SMNetError(f"{self.path} cannot be read: {error}") from None
-            return orient(patch, orientation).astype(np.float32) / 255
+            crops.append(stored)
+        return torch.from_numpy(np.stack(crops))
 
-        clean = crop("patches")
+    def finish(self, key: Key, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `crop` gave for `key` -> (clean, noisy, sigma)."""
+        rng, _, _, orientation = self.draw(key)
+        # `astype` keeps the order in memory, by which `jitter_colors` adds up its means: one other
+        # order, and the last bits differ.
+        clean, *rest = (
+            orient(crop, orientation).astype(np.float32) / 255 for crop in crops.numpy()
+        )
         if self.pairs:
-            noisy, sigma = crop("noisy"), np.nan
+            noisy, sigma = rest[0], np.nan
         else:
             if self.color_jitter:
                 clean = jitter_colors(clean, rng)
@@ -150,8 +184,7 @@ class EpochBatches:
 
     Process `rank` of `size` gets its shard of every batch: together they see what one would see.
     The last batch is left out where it is not full. `skip` leaves out that many batches at the
-        beginning: those that were
-    done before an interruption.
+    beginning: those that were done before an interruption.
     """
 
     def __init__(self, length: int, batchsize: int, *, seed: int, rank: int = 0, size: int = 1):
@@ -162,7 +195,7 @@ class EpochBatches:
     def __len__(self) -> int:
         return self.length // self.batchsize - self.skip
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
         for batch in range(self.skip, self.length // self.batchsize):
             indices = order[batch * self.batchsize : (batch + 1) * self.batchsize]

@@ -53,10 +53,3 @@ class StopRequest:
             f"\nstopped by {signal.Signals(number).name}: {what}; go on with --resume", flush=True
         )
         raise SystemExit(128 + number)
-
-
-def ignore_signals(worker: int) -> None:
-    """For the processes that read data: a Ctrl-C reaches them as well, but this process is still to
-    get its batch."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,112 @@
+"""What is said before the first step: what begins, and where this machine is too small for it."""
+
+import argparse
+import math
+import os
+import shutil
+import sys
+
+from smnet.devices import free_memory
+from smnet.training import distributed
+from smnet.training.learner import Learner
+from smnet.training.loading import PREFETCHED, SHARED_MEMORY
+from smnet.training.samples import PatchDataset
+
+# Held by a step for its backward, bytes a pixel and base channel: in float32, with --amp. Measured
+# on CPUs; a GPU has not been measured yet.
+BYTES_HELD = {"cpu": (900, 460), "cuda": (900, 460), "mps": (900, 460)}
+
+
+def announce(learner: Learner, train_set: PatchDataset, *, name: str) -> None:
+    """Say what begins, and where this machine is too small for it."""
+    args, done = learner.args, learner.done
+    if train_set.pairs:
+        print(
+            f"{args.train_h5} holds pairs of real noise: no noise is added; the validation is on "
+            f"those in {args.val_h5}"
+        )
+    processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
+    parameters = sum(p.numel() for p in learner.model.parameters())
+    print(
+        f"{name}: {parameters:,} parameters on {learner.device}{processes}, "
+        f"{learner.steps_per_epoch:,} steps an epoch, "
+        f"steps {done.step + 1:,} to {learner.total_steps:,}"
+    )
+    here = distributed.local_size()
+    share = math.ceil(args.batchsize / distributed.size())
+    for advice in (
+        memory_advice(learner),
+        workers_advice(args.workers, here),
+        shared_memory_advice(train_set, batchsize=share, workers=args.workers, processes=here),
+    ):
+        if advice:
+            print(advice)
+    sys.stdout.flush()
+
+
+def memory_advice(learner: Learner) -> str | None:
+    """A line to print where a step will not fit: a process that takes too much is ended without a
+    word."""
+    device = learner.device.type
+    needed, free = memory_needed(learner.args, device=device), free_memory(learner.device)
+    if needed <= free:
+        return None
+    return (
+        f"a step takes about {needed:.1f} GB and {free:.1f} GB are free: a larger --accumulate "
+        "computes a batch in more parts, --amp halves it; a smaller --patch_size, --batchsize or "
+        "--width takes less, too"
+    )
+
+
+def memory_needed(
+    args: argparse.Namespace,
+    *,
+    device: str,
+    processes: int | None = None,
+    processes_here: int | None = None,
+) -> float:
+    """GB that a step takes of one process's device, about; on the CPU all processes of this machine
+    together.
+
+    Args:
+        args: as `options.parse_args` gives.
+        device: "cpu", "cuda" or "mps".
+        processes: how many share a batch, by default as many as there are.
+        processes_here: how many of them are on this machine.
+    """
+    share = math.ceil(args.batchsize / (processes or distributed.size()))
+    pixels = math.ceil(share / args.accumulate) * args.patch_size**2 / args.shuffle**2
+    one = 0.1 + pixels * args.width * BYTES_HELD[device][args.amp] / 1e9
+    return one * ((processes_here or distributed.local_size()) if device == "cpu" else 1)
+
+
+def shared_memory_advice(
+    train_set: PatchDataset, *, batchsize: int, workers: int, processes: int
+) -> str | None:
+    """A line to print where the batches in flight will not fit into shared memory.
+
+    Args:
+        train_set: what they are read from.
+        batchsize: pictures a step of one process.
+        workers: of one process.
+        processes: on this machine.
+    """
+    if not workers or not SHARED_MEMORY.is_dir():
+        return None
+    picture = train_set.channels * train_set.patch_size**2 * (1 + train_set.pairs)
+    in_flight = processes * (workers * PREFETCHED + 1) * batchsize * picture
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if in_flight < free:
+        return None
+    return (
+        f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, and the data workers may fill "
+        f"{in_flight / 1e6:.1f} MB: give the container more (--shm-size), or fewer --workers"
+    )
+
+
+def workers_advice(workers: int, processes: int) -> str | None:
+    """A line to print where there are more workers than CPU cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if workers * processes <= max(2, cores or 1):
+        return None
+    return f"--workers {workers}: more than this machine's {cores} CPU cores can run at once"

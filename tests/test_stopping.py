@@ -1,0 +1,109 @@
+"""Signals and kills: the state is saved, and what a killed process left is removed."""
+
+import signal
+
+import pytest
+import torch
+from training_helpers import (
+    assert_same_weights,
+    final_weights,
+    folders,
+    log_lines,
+    without_time,
+)
+
+import train_gray
+from smnet.training import learner, loop, run_files, validation
+from smnet.training.signals import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_signal_saves_and_stops_with_its_status(
+    train_args, tmp_path, number, where, monkeypatch, capsys
+):
+    train_gray.main(train_args)
+    handler = signal.getsignal(number)
+    straight, straight_log = final_weights(tmp_path), log_lines(tmp_path)
+    module, name = {"training": (learner.Learner, "step"), "validation": (validation, "evaluate")}[
+        where
+    ]
+    original, calls = getattr(module, name), []
+
+    def signalled(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:  # step 2, or the second validation
+            signal.raise_signal(number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, signalled)
+    elsewhere = folders(tmp_path / "b")
+    with pytest.raises(SystemExit) as caught:
+        train_gray.main([*train_args, *elsewhere])
+    assert caught.value.code == 128 + number
+    assert f"stopped by {number.name}" in capsys.readouterr().out
+    assert train_gray.main([*train_args, *elsewhere, "--resume"]) == 0
+    assert ("at step 2" if where == "training" else "at step 6") in capsys.readouterr().out
+    assert_same_weights(final_weights(tmp_path / "b"), straight)
+    log = log_lines(tmp_path / "b")
+    assert without_time(log) == without_time(straight_log)
+    speeds = [line["pictures_per_second"] for line in log]
+    assert [speed is None for speed in speeds] == [
+        False,
+        where == "validation",
+        False,
+    ]  # validated by another process
+    assert signal.getsignal(number) is handler
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(SystemExit) as caught, StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+    assert caught.value.code == 130
+
+
+def test_leftovers_of_a_killed_process_are_removed(train_args, tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / ".model_gray_L25_state.pth.123.tmp").write_text("half")
+    (tmp_path / "weights" / ".model_gray_L15_state.pth.123.tmp").write_text("another run's")
+    train_gray.main([*train_args, "--epochs", "1"])
+    assert [p.name for p in (tmp_path / "weights").glob(".*")] == [
+        ".model_gray_L15_state.pth.123.tmp"
+    ]
+
+
+def test_fewer_steps_than_are_done_end_the_run(train_args, tmp_path, monkeypatch):
+    steps = learner.Learner.step
+
+    def signalled(self, *batch):
+        if self.done.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return steps(self, *batch)
+
+    monkeypatch.setattr(learner.Learner, "step", signalled)
+    with pytest.raises(SystemExit):
+        train_gray.main(train_args)
+    assert train_gray.main([*train_args, "--resume", "--max_steps", "4"]) == 0
+    assert [(line["epoch"], line["step"]) for line in log_lines(tmp_path)] == [(1, 3), (2, 5)]
+
+
+def test_the_state_is_saved_every_so_often_and_the_one_before_kept(
+    train_args, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr(
+        run_files.RunFiles,
+        "remove_later_than",
+        lambda *_: pytest.fail("stop here, before the epoch's files"),
+    )
+    with pytest.raises(pytest.fail.Exception):
+        train_gray.main([*train_args, "--save_every", "0"])
+    steps = {
+        what: torch.load(tmp_path / "weights" / f"model_gray_L25_{what}.pth", weights_only=True)[
+            "progress"
+        ]["step"]
+        for what in ("state", "state_previous")
+    }
+    assert steps == {"state": 3, "state_previous": 2}
