@@ -30,6 +30,7 @@ def test_torch_hub(packed):
         torch.hub.load(root, "smnet_rgb", source="local", sigma=25)
 
 
+@pytest.mark.slow
 def test_torch_hub_leaves_a_programs_own_modules_alone(packed, tmp_path):
     """In a process of its own, with a module called utils of its own, and one called models that is
     read later."""

@@ -87,6 +87,7 @@ def test_the_h5_file_keeps_pairs_together(work, capsys):
     assert torch.equal(again[1], train_set[1, 3][1])
 
 
+@pytest.mark.slow
 def test_train_and_test_on_pairs(work, capsys):
     build(dataset, "--holdout", "2")
     words = [
@@ -311,7 +312,7 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
             "no pair *_a*, *_b* in data/PolyU",
         ),
         (["--mode", "R"], "python download.py CC"),
-        (["--mode", "B", "--test_data", "val_pairs.h5"], "which --mode R and no other is for"),
+        (["--mode", "B", "--test_data", "val_pairs.h5"], "which only --mode R tests on"),
         (["--mode", "R", "--test_data", str(rgb_h5[1])], "holds no pairs"),
     ):
         assert test_rgb_script.main(words) == 1

@@ -41,6 +41,7 @@ def work(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_call_makes_everything(work, capsys):
     assert report.main(["--crops", "2"]) == 0
     said = capsys.readouterr()
@@ -84,7 +85,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_drawn(work, capsys):
     pictures = work / "results" / "pictures" / "Set12_sigma15_model_gray_B_1"
     (pictures / "00_clean.png").unlink()
     (pictures / "01_denoised.png").write_bytes((pictures / "01_clean.png").read_bytes())
-    assert report.main([]) == 1
+    assert report.main(["--crops", "2"]) == 1
     err = capsys.readouterr().err
     assert (
         "foreign.json: was not written by" in err
@@ -104,3 +105,22 @@ def test_nothing_to_draw_is_one_line(tmp_path, monkeypatch):
         report.main([])
     with pytest.raises(SMNetError, match="none.json: No such file"):
         report.main(["none.json"])
+
+
+@pytest.mark.parametrize("name", ["$x^{$", "a|b\nc", "caf\udce9", "_hidden"])
+def test_odd_names_of_sets_pictures_and_logs_are_drawn(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "weights", "model_gray_B_1")
+    folder = write_folder(tmp_path / "plain", 1, height=30, width=30).rename(tmp_path / name)
+    (folder / "00.png").rename(folder / f"{name}.png")
+    words = ["--mode", "B", "--test_data", name, "--save_dir", "saved", "--json", "results/x.json"]
+    assert gray_script.main(words) == 0
+    line = {"step": 1, "val_psnr": 20.0, "train_psnr": 19.0, "seconds": 60.0}
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    capsys.readouterr()
+    assert report.main([]) == 0
+    assert not capsys.readouterr().err
+    made = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert len(made) == 6 and f"psnr_{name}.png" in made
+    assert len((tmp_path / "results" / "table.md").read_text().splitlines()) == 3
