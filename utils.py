@@ -207,7 +207,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 FIRST = "noise_memory.stem.0.weight"  # the first convolution: (width, channels, 3, 3)
-# Keys that state dicts are kept under; a training state has its moving average beside the model.
+# Keys that state dicts are kept under; of a training state the moving average comes first.
 WRAPPERS = ("average", "model", "params_ema", "params", "state_dict")
 
 
@@ -215,9 +215,9 @@ def model_from_checkpoint(content: dict, path: str | Path) -> SMNet:
     """The network that a checkpoint's dict holds, on the CPU.
 
     The dict is ours (`{"model": state dict, ...}`), a bare state dict with the authors' names or
-    ours, or one wrapped as `params_ema`, `params` or `state_dict`. Of a training state it is the
-    moving average, if the run has one, with a notice on stdout. Width and channels are read from
-    the weights. `path` is for the messages.
+    ours, one wrapped as `params_ema`, `params` or `state_dict`, or a training state, whose moving
+    average is taken where there is one. Width and channels are read from the weights. `path` is for
+    the messages.
 
     Raises:
         SMNetError: the dict does not hold exactly an SMNet's weights, or some are NaN or infinite.
@@ -249,10 +249,10 @@ def state_dict_in(content: dict, path: str | Path) -> dict[str, Tensor]:
     """
     wrapped = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
     weights = content[wrapped] if wrapped else content
-    named = {translate_name(str(name)): value for name, value in weights.items()}
-    if wrapped == "average":  # of a training state
+    if wrapped == "average":
         print(f"{path} is a training state: its weights are the moving average (--ema)")
-        named.pop("n_averaged", None)
+        weights = {name: value for name, value in weights.items() if name != "n_averaged"}
+    named = {translate_name(str(name)): value for name, value in weights.items()}
     first = named.get(FIRST)
     if isinstance(first, Tensor) and first.ndim == 4:
         return named

@@ -81,13 +81,15 @@ def draw_curves(logs: dict[str, list[dict]]) -> Figure:
     for axes, key, title in zip(
         both, ("val_psnr", "train_psnr"), ("validation", "training, mean of the epoch")
     ):
+        curves = {}
         for name, lines in logs.items():
             hours = lines[-1]["seconds"] / 3600
             steps, values = [line["step"] for line in lines], [line[key] for line in lines]
-            axes.plot(steps, values, marker=".", label=f"{name} ({hours:.1f} h)")
+            (curves[f"{name} ({hours:.1f} h)"],) = axes.plot(steps, values, marker=".")
         axes.set(title=title, xlabel="steps", ylabel="PSNR (dB)")
         axes.grid(alpha=0.3)
-    both[0].legend(fontsize="small")
+    # With labels of its own, since others that begin with "_" are left out.
+    both[0].legend(curves.values(), curves.keys(), fontsize="small")
     return figure
 
 

@@ -129,7 +129,10 @@ def read_runs(path: str | Path) -> list[Run]:
         SMNetError: it cannot be read, or is something else.
     """
     try:
-        return [Run.from_json(run) for run in json.loads(Path(path).read_text())]
+        content = json.loads(Path(path).read_text())
+        if not isinstance(content, list):
+            raise ValueError("no list of runs")
+        return [Run.from_json(run) for run in content]
     except OSError as error:
         raise SMNetError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):

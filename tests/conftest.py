@@ -1,60 +1,22 @@
-"""Fixtures: synthetic pictures, data sets and a network small enough to train in seconds."""
+"""Fixtures: data sets, and networks small enough to train in seconds."""
 
 import os
+import shutil
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
+from helpers import TINY, build_h5, synthetic_picture, write_folder  # noqa: F401
 
 import dataset
 import dataset_gray
+import pack
+import test_gray as gray_script
+import train_gray_blind
 import utils
 
 # Beside other work two threads wait for each other: OMP_NUM_THREADS=1 is faster there.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-
-
-def synthetic_picture(seed: int, height: int, width: int, channels: int = 1) -> np.ndarray:
-    """uint8 (H, W, C) with smooth shapes and edges, so that there is something to denoise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    planes = []
-    for _ in range(channels):
-        a, b, c, d = rng.uniform(0.02, 0.15, 4)
-        plane = 128 + 60 * np.sin(a * x + b * y) + 50 * np.sign(np.sin(c * x - d * y))
-        planes.append(plane.clip(0, 255))
-    return np.stack(planes, axis=-1).astype(np.uint8)
-
-
-def write_folder(folder, count: int, *, height: int = 64, width: int = 80, channels: int = 1):
-    """Write `count` synthetic PNG pictures into `folder` and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        cv2.imwrite(str(folder / f"{i:02d}.png"), synthetic_picture(i, height, width, channels))
-    return folder
-
-
-def build_h5(folder, script, channels: int) -> tuple[Path, Path]:
-    """(train_h5, val_h5) of 3 + 2 synthetic pictures in patches of 48x48: 12 patches."""
-    train = write_folder(folder / "train", 3, channels=channels)
-    val = write_folder(folder / "val", 2, height=40, width=52, channels=channels)
-    files = folder / "train.h5", folder / "val.h5"
-    words = [
-        "--train_dir",
-        train,
-        "--val_dir",
-        val,
-        "--train_h5",
-        files[0],
-        "--val_h5",
-        files[1],
-        "--patch_size",
-        "48",
-    ]
-    assert script.main([str(word) for word in words]) == 0
-    return files
 
 
 @pytest.fixture(autouse=True)
@@ -75,30 +37,42 @@ def rgb_h5(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def train_args(gray_h5, tmp_path):
+def train_args(gray_h5, tmp_path) -> list[str]:
     """Command-line words for a run of train_gray*.py that takes seconds: 3 steps an epoch, 3
     epochs."""
-    return [
-        "--train_h5",
-        str(gray_h5[0]),
-        "--val_h5",
-        str(gray_h5[1]),
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--draws",
-        "1",
-        "--batchsize",
-        "4",
-        "--epochs",
-        "3",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        "--weights_dir",
-        str(tmp_path / "weights"),
-        "--log_dir",
-        str(tmp_path / "logs"),
-    ]
+    words = f"--train_h5 {gray_h5[0]} --val_h5 {gray_h5[1]}"
+    words += f" --weights_dir {tmp_path}/weights --log_dir {tmp_path}/logs"
+    return [*words.split(), *TINY]
+
+
+@pytest.fixture(scope="session")
+def trained_run(gray_h5, tmp_path_factory) -> Path:
+    """A folder with trained/ and logs/ of a short run of train_gray_blind.py, a set data/Set12, and
+    r.json, what test_gray.py measured of its second epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    write_folder(folder / "data" / "Set12", 1, height=40, width=48)
+    words = f"--train_h5 {gray_h5[0]} --val_h5 {gray_h5[1]}"
+    words += f" --weights_dir {folder}/trained --log_dir {folder}/logs"
+    assert train_gray_blind.main([*words.split(), *TINY]) == 0
+    words = f"--weights {folder}/trained/model_gray_B_2.pth --data_dir {folder}/data --mode B"
+    assert gray_script.main([*words.split(), "--json", f"{folder}/r.json"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packed_run(trained_run, gray_h5) -> Path:
+    """The same folder with shipped/, what pack.py made of the second epoch."""
+    words = f"{trained_run}/trained/model_gray_B_2.pth --log {trained_run}/logs/model_gray_B.jsonl"
+    words += f" --val_h5 {gray_h5[1]} --results {trained_run}/r.json -o {trained_run}/shipped"
+    words += " --data stripes --commit 1a2b"
+    assert pack.main([*words.split(), "--made_by", "python train_gray_blind.py --x"]) == 0
+    return trained_run
+
+
+@pytest.fixture
+def packed(packed_run, tmp_path, monkeypatch) -> Path:
+    """A copy of that folder as the working folder, with shipped/ in place of pretrained/."""
+    shutil.copytree(packed_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(utils, "PRETRAINED", tmp_path / "shipped")
+    return tmp_path / "shipped"

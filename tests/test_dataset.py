@@ -1,8 +1,6 @@
-"""The h5 files: nothing lost, nothing half-written, every sample a function of (seed, epoch,
-index)."""
+"""Building data sets: nothing lost, nothing half-written, nothing replaced unasked."""
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,15 +9,12 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-import torch
-from conftest import synthetic_picture, write_folder
-from torch.utils.data import DataLoader
+from helpers import synthetic_picture, synthetic_planes, write_folder
 
 import dataset
 import dataset_gray
 from smnet import dataset_building
-from smnet.patches import cut_patches, read_pictures
-from smnet.training.samples import EpochBatches, PatchDataset, orient
+from smnet.patches import read_pictures, shrink_by
 from utils import SMNetError
 
 
@@ -35,14 +30,6 @@ def build(script, folder: Path, *more: str) -> int:
             *more,
         ]
     )
-
-
-@pytest.mark.parametrize("height, width, stride", [(48, 48, 48), (50, 131, 48), (97, 96, 20)])
-def test_patches_cover_the_whole_picture(height, width, stride):
-    picture = np.arange(height * width).reshape(1, height, width)
-    pieces = list(cut_patches(picture, patch_size=48, stride=stride))
-    assert {piece.shape for piece in pieces} == {(1, 48, 48)}
-    assert set(np.concatenate([piece.ravel() for piece in pieces])) == set(range(height * width))
 
 
 def test_reads_every_kind_of_picture(tmp_path):
@@ -156,9 +143,11 @@ def test_a_failed_build_leaves_the_old_files(tmp_path, monkeypatch):
     build(dataset_gray, tmp_path, *val)
     before = (tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()
     for error in (KeyboardInterrupt, OSError("disk full"), MemoryError):
-        monkeypatch.setattr(
-            dataset_building, "write_pictures", lambda *a, _error=error, **k: (_ for _ in ()).throw(_error)
-        )
+
+        def fail(*_, _error=error, **__):
+            raise _error
+
+        monkeypatch.setattr(dataset_building, "write_pictures", fail)
         with pytest.raises((KeyboardInterrupt, SMNetError, MemoryError)):
             build(dataset_gray, tmp_path, *val)
         assert ((tmp_path / "t.h5").read_bytes(), (tmp_path / "v.h5").read_bytes()) == before
@@ -221,7 +210,7 @@ def test_files_that_were_made_otherwise_are_not_replaced_unasked(tmp_path):
         assert build(dataset_gray, tmp_path, *words) == 0
     before = (tmp_path / "t.h5").read_bytes()
     for changed in (["--stride", "24"], ["--holdout", "2"]):
-        with pytest.raises(SMNetError, match=r"already exists; --overwrite replaces it \(other settings made it\)"):
+        with pytest.raises(SMNetError, match=r"--overwrite replaces it \(other settings made it\)"):
             build(dataset_gray, tmp_path, *words, *changed)
     with pytest.raises(SMNetError, match="already exists"):
         build(dataset, tmp_path, *words)
@@ -274,7 +263,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, words, said):
     assert said in str(caught.value) and str(caught.value).count("\n") < 2
 
 
-WRONG = "--patch_size 0; --stride 300; --holdout 1 --val_dir x; --resize 128; --val_h5 train_gray_data.h5; --train x"
+WRONG = """--patch_size 0; --stride 300; --holdout 1 --val_dir x; --resize 128; --shrink 0;
+    --train x; --val_h5 train_gray_data.h5; --pairs a b --shrink 2"""
 
 
 @pytest.mark.parametrize("words", WRONG.split(";"))
@@ -284,111 +274,52 @@ def test_wrong_arguments_exit_with_2(words):
     assert caught.value.code == 2
 
 
-# ------------------------------------------------------------------------------------------ reading
+def test_shrinking_is_before_cutting_and_of_held_out_pictures_too(tmp_path):
+    write_folder(tmp_path / "train", 3, height=150, width=100)
+    words = ["--holdout", "1", "--patch_size", "48", "--shrink", "2"]
+    assert build(dataset_gray, tmp_path, *words) == 0
+    (held_out,) = read_pictures(tmp_path / "v.h5", 1)
+    assert held_out.clean.shape == (1, 75, 50)
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert file["patches"].shape == (8, 1, 48, 48) and file.attrs["shrink"] == 2
+        picture = shrink_by(synthetic_planes(1, 150, 100), 2)
+        assert json.loads(file.attrs["sources"])[0] == "01.png"
+        np.testing.assert_array_equal(file["patches"][0], picture[:, :48, :48])
 
 
-def patches_of(gray_h5, **changed) -> PatchDataset:
-    settings = dict(channels=1, patch_size=32, noise_range=(0, 55), draws=2, seed=5)
-    return PatchDataset(gray_h5[0], **{**settings, **changed})
+def test_pictures_of_a_validation_folder_are_not_shrunk(tmp_path):
+    write_folder(tmp_path / "train", 1, height=100, width=100)
+    write_folder(tmp_path / "val", 1, height=40, width=30)
+    words = ["--val_dir", str(tmp_path / "val"), "--patch_size", "48", "--shrink", "2"]
+    assert build(dataset_gray, tmp_path, *words) == 0
+    assert read_pictures(tmp_path / "v.h5", 1)[0].clean.shape == (1, 40, 30)
 
 
-def test_a_sample_is_a_function_of_seed_epoch_and_index(gray_h5):
-    samples = patches_of(gray_h5)
-    assert len(samples) == 2 * 12
-    clean, noisy, sigma = samples[3, 7]
-    assert (
-        clean.shape == noisy.shape == (1, 32, 32)
-        and clean.dtype == noisy.dtype == sigma.dtype == torch.float32
-    )
-    torch.rand(10)
-    np.random.rand(10)
-    again = pickle.loads(pickle.dumps(samples))  # as it travels to a worker that is not forked
-    for ours, theirs in zip(again[3, 7], (clean, noisy, sigma)):
-        assert torch.equal(ours, theirs)
-    for other in (samples[4, 7], samples[3, 8], samples[3, 19], patches_of(gray_h5, seed=6)[3, 7]):
-        assert not torch.equal(other[1], noisy)
+def test_pictures_that_are_too_small_once_shrunk_are_skipped(tmp_path, capsys):
+    write_folder(tmp_path / "train", 2, height=200, width=200)
+    cv2.imwrite(str(tmp_path / "train" / "small.png"), synthetic_picture(0, 80, 200))
+    words = ["--holdout", "1", "--patch_size", "48", "--shrink", "2"]
+    assert build(dataset_gray, tmp_path, *words) == 1
+    assert "small.png: is 200x80, shrunk 100x40, smaller than 48x48" in capsys.readouterr().err
 
 
-def test_noise_is_white_gaussian_of_the_level_and_not_clipped(gray_h5):
-    samples = patches_of(gray_h5, noise_range=(50, 50), patch_size=48)
-    items = [samples[0, i] for i in range(24)]
-    assert all(sigma == 50 for _, _, sigma in items)
-    noise = torch.stack([noisy - clean for clean, noisy, _ in items]) * 255 / 50
-    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
-    assert abs((noise[..., 1:] * noise[..., :-1]).mean()) < 0.02
-    assert (
-        min(noisy.min() for _, noisy, _ in items) < 0
-        and max(noisy.max() for _, noisy, _ in items) > 1
-    )
+def test_files_of_earlier_versions_are_made_anew_without_overwrite(tmp_path):
+    write_folder(tmp_path / "train", 3)
+    words = ["--holdout", "1", "--patch_size", "48"]
+    build(dataset_gray, tmp_path, *words)
+    for name in ("t.h5", "v.h5"):
+        with h5py.File(tmp_path / name, "r+") as file:
+            del file.attrs["shrink"]  # which they did not know
+    assert build(dataset_gray, tmp_path, *words) == 0
+    with pytest.raises(SMNetError, match="already exists"):
+        build(dataset_gray, tmp_path, *words, "--shrink", "1", "--stride", "24")
 
 
-def test_blind_levels_fill_their_range(gray_h5):
-    samples = patches_of(gray_h5)
-    sigmas = np.array([samples[epoch, i][2] for epoch in range(10) for i in range(24)])
-    assert 0 <= sigmas.min() < 5 and 50 < sigmas.max() <= 55 and abs(sigmas.mean() - 27.5) < 4
-
-
-def test_the_eight_orientations_are_distinct():
-    patch = np.arange(9).reshape(1, 3, 3)
-    assert len({orient(patch, i).tobytes() for i in range(8)}) == 8
-
-
-def test_workers_and_global_generators_change_nothing(gray_h5):
-    torch.manual_seed(0)
-    np.random.seed(0)
-    batches = EpochBatches(24, 4, seed=5)
-    batches.epoch = 2
-    seen = []
-    for workers in (0, 2):
-        loader = DataLoader(
-            patches_of(gray_h5),
-            batch_sampler=batches,
-            num_workers=workers,
-            generator=torch.Generator(),
-        )
-        seen.append(torch.cat([noisy for _, noisy, _ in loader]))
-    assert torch.equal(*seen)
-    after = torch.rand(1), np.random.rand()
-    torch.manual_seed(0)
-    np.random.seed(0)
-    assert after == (torch.rand(1), np.random.rand())
-
-
-def test_an_epoch_is_every_draw_once_in_an_order_of_its_own():
-    batches = EpochBatches(26, 4, seed=0)
-    epochs = []
-    for epoch in (0, 1):
-        batches.epoch = epoch
-        keys = [key for batch in batches for key in batch]
-        assert {e for e, _ in keys} == {epoch}
-        epochs.append([index for _, index in keys])
-        assert (
-            len(batches) == 6 and len(set(epochs[-1])) == 24 and set(epochs[-1]) <= set(range(26))
-        )
-    assert epochs[0] != epochs[1]
-    batches.skip = 2
-    assert [index for batch in batches for _, index in batch] == epochs[1][8:] and len(batches) == 4
-
-
-def test_wrong_h5_files_are_one_line(gray_h5, tmp_path):
-    train, val = gray_h5
-    cut, text = tmp_path / "cut.h5", tmp_path / "text.h5"
-    cut.write_bytes(train.read_bytes()[:5000])
-    text.write_text("hello")
-    with h5py.File(tmp_path / "foreign.h5", "w") as file:
-        file["x"] = 1
-    for path, channels, said in (
-        (tmp_path / "none.h5", 1, "there are cut.h5, foreign.h5, text.h5"),
-        (cut, 1, "damaged"),
-        (text, 1, "damaged"),
-        (tmp_path / "foreign.h5", 1, "something else"),
-        (val, 1, "smnet validation pictures, not smnet training patches"),
-        (train, 3, "has 1 channels, this script needs 3; make it: python dataset.py"),
-    ):
-        with pytest.raises(SMNetError) as caught:
-            PatchDataset(
-                path, channels=channels, patch_size=32, noise_range=(25, 25), draws=1, seed=0
-            )
-        assert said in str(caught.value) and "python dataset" in str(caught.value)
-    with pytest.raises(SMNetError, match="too small for --patch_size 64"):
-        patches_of(gray_h5, patch_size=64)
+def test_names_that_are_not_utf_8_are_stored(tmp_path):
+    folder = write_folder(tmp_path / "train", 3)
+    for path in sorted(folder.iterdir()):
+        path.rename(path.with_name(f"\udcff\n{path.name}"))
+    words = ["--train_dir", str(folder), "--holdout", "1", "--patch_size", "48"]
+    words += ["--train_h5", str(tmp_path / "t\udcff.h5"), "--val_h5", str(tmp_path / "v.h5")]
+    assert dataset_gray.main(words) == 0
+    assert read_pictures(tmp_path / "v.h5", 1)[0].name == r"\udcff\n00.png"

@@ -1,43 +1,14 @@
-"""Real noise: pairs found by name, an h5 file of them, training and testing on it."""
+"""Pairs of noisy and clean pictures: found by name, and told apart by scene."""
 
-import json
 from pathlib import Path
 
 import cv2
-import h5py
-import numpy as np
 import pytest
-import torch
-from conftest import synthetic_picture, write_folder
+from helpers import synthetic_picture, write_folder, write_pairs
 
-import dataset
-import dataset_gray
-import denoise
-import test_gray as test_gray_script
-import test_rgb as test_rgb_script
-import train_gray
-import train_gray_blind
-import train_rgb_blind
-import utils
-from models import SMNet
-from smnet.images import PictureFiles, to_float
+from smnet.images import PictureFiles
 from smnet.pairs import find_pairs, hold_out, match, scene
-from smnet.patches import read_pictures
-from smnet.training.samples import PatchDataset
 from utils import SMNetError
-
-
-def write_pairs(folder: Path, names: list[str], *, side: int = 64) -> Path:
-    """NAME_mean.png and NAME_real.png, the second with noise, for each name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    for i, name in enumerate(names):
-        clean = synthetic_picture(i, side, side, 3)
-        noisy = (clean + 12 * rng.standard_normal(clean.shape)).clip(0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{name}_mean.png"), clean)
-        cv2.imwrite(str(folder / f"{name}_real.png"), noisy)
-    return folder
-
 
 NAMES = [
     "canon_chair_1",
@@ -47,6 +18,8 @@ NAMES = [
     "nikon_wall_3",
     "sony_door_1",
 ]
+
+
 PATTERNS = "*_real*", "*_mean*"
 
 
@@ -56,12 +29,6 @@ def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "data" / "PolyU", NAMES)
     return tmp_path
-
-
-def build(script=dataset, *words: str) -> int:
-    return script.main(
-        ["--train_dir", "data/PolyU", "--pairs", *PATTERNS, "--patch_size", "48", *words]
-    )
 
 
 def test_patterns_match_by_what_their_stars_stand_for():
@@ -147,214 +114,6 @@ def test_whole_scenes_are_set_aside(work):
         hold_out([*numbered, PictureFiles("cover", Path(), Path())], 4)
 
 
-def test_the_h5_file_keeps_pairs_together(work, capsys):
-    cv2.imwrite("data/PolyU/alone_real.png", synthetic_picture(0, 64, 64, 3))
-    cv2.imwrite("data/PolyU/odd_1_real.png", synthetic_picture(0, 64, 64, 3))
-    cv2.imwrite("data/PolyU/odd_1_mean.png", synthetic_picture(0, 64, 60, 3))
-    assert build(dataset, "--holdout", "2") == 1
-    said = capsys.readouterr()
-    assert "alone_real.png: has no clean partner" in said.err and "2 files skipped" in said.err
-    assert "odd_1_real.png: is 64x64, its clean partner odd_1_mean.png is 60x64" in said.err
-    val = read_pictures("val_pairs.h5", 3, pairs=True)
-    with h5py.File("train_pairs.h5") as file:
-        names = json.loads(file.attrs["sources"])
-        assert not {scene(name) for name in names} & {scene(picture.name) for picture in val}
-        assert len(names) + len(val) == 6
-        first = cv2.imread(f"data/PolyU/{names[0]}_real.png")[:48, :48, ::-1].transpose(2, 0, 1)
-        np.testing.assert_array_equal(file["noisy"][0], first)
-    train_set = PatchDataset(
-        "train_pairs.h5",
-        channels=3,
-        patch_size=32,
-        noise_range=(0, 55),
-        draws=8,
-        seed=0,
-        allow_pairs=True,
-    )
-    assert train_set.pairs
-    for index in range(0, len(train_set), 5):
-        clean, noisy, sigma = train_set[1, index]
-        assert (
-            torch.isnan(sigma) and 8 < 255 * (noisy - clean).std() < 15
-        )  # noise, not another place or orientation
-    again = train_set[1, 3]
-    assert torch.equal(again[1], train_set[1, 3][1])
-
-
-def test_train_and_test_on_pairs(work, capsys):
-    build(dataset, "--holdout", "2")
-    words = [
-        "--train_h5",
-        "train_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--draws",
-        "1",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        "--save_every",
-        "0",
-    ]
-    assert train_rgb_blind.main([*words, "--epochs", "1"]) == 0
-    said = capsys.readouterr().out
-    assert (
-        "train_pairs.h5 holds pairs of real noise: no noise is added" in said
-        and "validation of real noise" in said
-    )
-    assert train_rgb_blind.main([*words, "--epochs", "2", "--resume"]) == 0
-    assert (
-        train_rgb_blind.main([*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l"]) == 0
-    )  # the same in one go
-    assert (
-        train_rgb_blind.main(
-            [*words, "--epochs", "2", "--weights_dir", "w", "--log_dir", "l", "-c", "2"]
-        )
-        == 0
-    )
-    assert "continuing exactly after epoch 2" in capsys.readouterr().out
-    whole = torch.load("w/model_rgb_R_2.pth", weights_only=True)["model"]
-    weights = torch.load("weights/model_rgb_R_2.pth", weights_only=True)
-    assert all(torch.equal(weights["model"][name], value) for name, value in whole.items())
-    assert weights["val_sigma"] is None and weights["noise_range"] is None
-    (_, line) = map(json.loads, Path("logs/model_rgb_R.jsonl").read_text().splitlines())
-    capsys.readouterr()
-
-    command = [
-        "--mode",
-        "R",
-        "--test_data",
-        "val_pairs.h5",
-        "PolyU",
-        "--json",
-        "x.json",
-        "--csv",
-        "x.csv",
-        "--save_dir",
-        "out",
-    ]
-    assert test_rgb_script.main([*command, "--baseline"]) == 0
-    said = capsys.readouterr().out
-    assert "PolyU, real noise, weights/model_rgb_R_2.pth" in said and "SMNet gains" in said
-    held_out, everything = json.loads(Path("x.json").read_text())
-    assert held_out["mean"]["psnr"]["SMNet"] == pytest.approx(line["val_psnr"], abs=1e-3)
-    assert [picture["name"] for picture in everything["pictures"]] == NAMES
-    clean, noisy = (
-        to_float(cv2.imread(f"data/PolyU/{NAMES[0]}_{x}.png").transpose(2, 0, 1))
-        for x in ("mean", "real")
-    )
-    expected = -10 * np.log10((clean - noisy).square().mean().item())
-    assert everything["pictures"][0]["psnr"]["noisy"] == pytest.approx(expected, abs=1e-3)
-    assert everything["mean"]["psnr"]["NL-means"] > everything["mean"]["psnr"]["noisy"] + 1
-    assert (work / "out" / "PolyU_real_model_rgb_R_2" / f"{NAMES[0]}_clean.png").is_file()
-
-    assert denoise.main(["data/PolyU/sony_door_1_real.png", "--real", "-o", "done.png"]) == 0
-    assert cv2.imread("done.png").shape == (64, 64, 3)
-
-
-def test_gray_pairs(work, capsys):
-    build(dataset_gray, "--holdout", "2")
-    words = [
-        "--train_h5",
-        "train_gray_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--draws",
-        "1",
-        "--workers",
-        "0",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    assert train_gray_blind.main(words) == 0
-    assert test_gray_script.main(["--mode", "R", "--test_data", "val_gray_pairs.h5"]) == 0
-    with pytest.raises(SMNetError, match="train_.*_blind.py train on"):
-        train_gray.main(words)
-
-
-def test_two_folders_from_end_to_end(work, capsys):
-    for i in range(6):
-        clean = synthetic_picture(i, 56, 56, 3)
-        for side, picture in (("noisy", np.roll(clean, 1, axis=0)), ("clean", clean)):
-            for part in ("train", "val")[: 1 + (i < 2)]:
-                (work / part / side).mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(f"{part}/{side}/img_{i}.png", picture)
-    words = ["--pairs", "noisy", "clean", "--patch_size", "48"]
-    assert dataset.main(["--train_dir", "train", *words, "--holdout", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "4 pairs to train on, 2 of 2 other scenes set aside" in said
-    twice = [
-        "--train_dir",
-        "train",
-        "./train",
-        *words,
-        "--holdout",
-        "2",
-        "--train_h5",
-        "c.h5",
-        "--val_h5",
-        "d.h5",
-    ]
-    assert dataset.main(twice) == 0  # the folder given twice is taken once
-    assert "4 pairs to train on, 2 of 2 other scenes set aside" in capsys.readouterr().out
-    here = [
-        "--pairs",
-        "train/noisy",
-        "train/clean",
-        "--patch_size",
-        "48",
-        "--train_h5",
-        "a.h5",
-        "--val_h5",
-        "b.h5",
-    ]
-    assert dataset.main(here) == 0  # from here, without --train_dir; a fifth is set aside
-    assert "5 pairs to train on, 1 of 1 other scenes" in capsys.readouterr().out
-    with pytest.raises(SMNetError, match="train_pairs.h5 already exists"):
-        dataset.main(["--train_dir", "train", "--val_dir", "val", *words])
-    capsys.readouterr()
-    assert dataset.main(["--train_dir", "train", "--val_dir", "val", *words, "--overwrite"]) == 0
-    assert "6 pairs to train on, 2 to validate on" in capsys.readouterr().out
-    with h5py.File("train_pairs.h5") as file:
-        assert (
-            json.loads(file.attrs["pairs"]) == ["noisy", "clean"] and file.attrs["val_dir"] == "val"
-        )
-    with pytest.raises(SMNetError, match="has pairs in common with --train_dir"):
-        dataset.main(["--train_dir", "train", "--val_dir", "train", *words])
-
-    torch.manual_seed(0)
-    utils.save_checkpoint("net.pth", {"model": SMNet(3, 4).state_dict()})
-    command = [
-        "--mode",
-        "R",
-        "--weights",
-        "net.pth",
-        "--test_data",
-        "val",
-        "--pairs",
-        "noisy",
-        "clean",
-        "--json",
-        "x.json",
-    ]
-    assert test_rgb_script.main(command) == 0
-    assert [p["name"] for p in json.loads(Path("x.json").read_text())[0]["pictures"]] == [
-        "img_0",
-        "img_1",
-    ]
-
-
 def test_links_to_one_clean_picture_are_pairs_of_their_own(tmp_path):
     write_folder(tmp_path / "truth", 2)
     for i in range(6):
@@ -366,86 +125,3 @@ def test_links_to_one_clean_picture_are_pairs_of_their_own(tmp_path):
         (tmp_path / "clean" / f"{i}.png").symlink_to(tmp_path / "truth" / f"0{i % 2}.png")
     found, problems = find_pairs([tmp_path], "noisy", "clean")
     assert len(found) == 6 and not problems
-
-
-def test_training_starts_from_given_weights(work):
-    build(dataset, "--holdout", "2")
-    torch.manual_seed(5)
-    model = SMNet(3, 4)
-    utils.save_checkpoint("net.pth", {"model": model.state_dict()})
-    words = [
-        "--train_h5",
-        "train_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--workers",
-        "0",
-    ]
-    assert (
-        train_rgb_blind.main(
-            [*words, "--init", "net.pth", "--max_steps", "1", "--lr", "0", "--device", "cpu"]
-        )
-        == 0
-    )
-    trained = torch.load("weights/model_rgb_R_1.pth", weights_only=True)["model"]
-    assert all(torch.equal(trained[name], value) for name, value in model.state_dict().items())
-
-
-def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
-    build(dataset, "--holdout", "2")
-    folder = ["--train_dir", "data/PolyU"]
-    for script, words in (
-        (dataset, [*folder, "--pairs", *PATTERNS, "--resize", "48", "--patch_size", "48"]),
-        (dataset, [*folder, "--pairs", "a"]),
-        (dataset, ["--pairs", *PATTERNS]),
-        (test_rgb_script, ["--mode", "R", "--clip"]),
-        (test_rgb_script, ["--mode", "R", "--repeats", "2"]),
-        (test_rgb_script, ["--mode", "R", "--test_noiseL", "25"]),
-        (test_rgb_script, ["--mode", "B", "--pairs", *PATTERNS]),
-    ):
-        with pytest.raises(SystemExit):
-            script.main(words)
-    capsys.readouterr()
-    for words, said in (
-        (["--mode", "R", "--test_data", "PolyU"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
-        (["--mode", "R", "--test_data", "CC"], "python download.py CC"),
-        (
-            ["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"],
-            "no pair *_a*, *_b* in data/PolyU",
-        ),
-        (["--mode", "R"], "python download.py CC"),
-        (["--mode", "B", "--test_data", "val_pairs.h5"], "which --mode R and no other is for"),
-        (["--mode", "R", "--test_data", str(rgb_h5[1])], "holds no pairs"),
-    ):
-        assert test_rgb_script.main(words) == 1
-        assert said in capsys.readouterr().err
-    words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32"]
-    with pytest.raises(
-        SMNetError, match="not smnet validation pairs; make it: python dataset.py --pairs"
-    ):
-        train_rgb_blind.main([*words, "--val_h5", str(rgb_h5[1])])
-    with pytest.raises(SMNetError, match="no file val_data.h5"):  # the default's name, but given
-        train_rgb_blind.main([*words, "--val_h5", "val_data.h5"])
-    for option in (["--noiseL_range", "0", "55"], ["--val_noiseL", "25"]):
-        with pytest.raises(SMNetError, match=f"to which {option[0]} does not apply"):
-            train_rgb_blind.main([*words, *option])
-    with pytest.raises(SMNetError, match="not smnet validation pictures"):
-        train_rgb_blind.main(
-            [
-                "--train_h5",
-                str(rgb_h5[0]),
-                "--val_h5",
-                "val_pairs.h5",
-                "--width",
-                "4",
-                "--patch_size",
-                "32",
-            ]
-        )
-    (work / "val_pairs.h5").unlink()
-    with pytest.raises(SMNetError, match="no file val_pairs.h5; .* --pairs"):
-        train_rgb_blind.main(words)

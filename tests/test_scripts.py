@@ -1,6 +1,7 @@
 """The scripts as a user types them: the four presets side by side, the contract's commands, exit
 statuses, no tracebacks."""
 
+import ast
 import importlib
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TRAIN_SCRIPTS = ["train_rgb", "train_gray", "train_rgb_blind", "train_gray_blind"]
-SCRIPTS = ["dataset", "dataset_gray", *TRAIN_SCRIPTS, "test_rgb", "test_gray", "denoise", "export"]
+SCRIPTS = [
+    *("dataset", "dataset_gray", *TRAIN_SCRIPTS, "test_rgb", "test_gray"),
+    *("denoise", "download", "export", "pack", "report"),
+]
 
 
 def test_the_train_scripts_differ_only_where_they_should():
@@ -49,6 +53,9 @@ def test_help_names_defaults_and_a_misspelt_hyperparameter_is_an_error(name, cap
         script.main(["--help"])
     assert caught.value.code == 0
     assert f"python {name}.py" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        script.main(["--no_such_option"])
+    assert caught.value.code == 2
     if name in TRAIN_SCRIPTS:
         with (
             pytest.raises(TypeError, match="no such hyperparameter: batch_size"),
@@ -58,11 +65,13 @@ def test_help_names_defaults_and_a_misspelt_hyperparameter_is_an_error(name, cap
             script.main([])
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_authors_on_a_machine_without_data(tmp_path):
     """In a process of their own: one or two lines and exit status 1, since neither data nor weights
     are there."""
-    for path in [*ROOT.glob("*.py"), ROOT / "paper_results.csv"]:
+    for path in ROOT.glob("*.py"):
         shutil.copy(path, tmp_path)
+    shutil.copytree(ROOT / "smnet", tmp_path / "smnet")
     for command, said in (
         ("train_rgb.py --batchsize 8 -checkpoint 0 --noiseL 25", "no file train_data.h5"),
         ("train_gray_blind.py --batchsize 8 -checkpoint 0", "python dataset_gray.py"),
@@ -82,5 +91,22 @@ def test_the_commands_of_the_authors_on_a_machine_without_data(tmp_path):
         assert done.stderr.count("\n") <= 2
 
 
-def test_the_layout_is_flat():
-    assert not [p for p in ROOT.glob("*/*.py") if p.parent.name not in ("tests", ".venv", "venv")]
+def imported_names(path: Path) -> set[str]:
+    """The modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_the_package_imports_no_script():
+    scripts = {path.stem for path in ROOT.glob("*.py")} - {"models", "utils"}
+    for path in (ROOT / "smnet").rglob("*.py"):
+        assert not imported_names(path) & scripts, path
+
+
+def test_at_most_20_modules_lie_at_the_top():
+    assert len(list(ROOT.glob("*.py"))) <= 20

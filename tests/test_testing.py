@@ -1,34 +1,17 @@
-"""Testing: the authors' noise to the bit, figures against plain formulas, tables, files, and what
-is said of mistakes."""
+"""The command of test_*.py: tables, files, and what is said of mistakes."""
 
 import csv
 import json
-import math
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import synthetic_picture, write_folder
-from scipy.ndimage import gaussian_filter
+from helpers import save_model, write_folder
 
 import test_gray as gray_script
 import test_rgb as rgb_script
-import utils
-from models import SMNet
-from smnet import evaluation, metrics, results
-from smnet.images import Picture, to_float
-from smnet.metrics import add_test_noise, psnr, ssim
 from utils import SMNetError
-
-
-def save_model(folder, name: str, channels: int = 1, seed: int = 0, **more) -> None:
-    torch.manual_seed(seed)
-    model = SMNet(channels, 4)
-    utils.save_checkpoint(
-        folder / f"{name}.pth",
-        {"model": model.state_dict(), "channels": channels, "width": 4, **more},
-    )
 
 
 @pytest.fixture
@@ -44,90 +27,14 @@ def work(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_noise_is_the_authors():
-    gray = add_test_noise(torch.zeros(1, 5, 4), sigma=25, **evaluation.TEST_NOISE[1])
-    torch.manual_seed(0)
-    assert torch.equal(gray, 25 / 255 * torch.randn(1, 1, 5, 4))
-    rgb = add_test_noise(torch.zeros(3, 5, 4), sigma=50, **evaluation.TEST_NOISE[3])
-    torch.manual_seed(12)
-    assert torch.equal(rgb, 50 / 255 * torch.randn(3, 3, 5, 4))
-    # The bits themselves, should a library ever change its generator:
-    np.testing.assert_allclose(
-        gray.flatten()[:3] * 255 / 25, [-1.1258, -1.1524, -0.2506], atol=1e-4
-    )
-
-
-def test_psnr_and_ssim_against_the_formulas():
-    torch.manual_seed(0)
-    clean = to_float(synthetic_picture(0, 32, 40, 3).transpose(2, 0, 1).copy())
-    other = (clean + 0.1 * torch.randn(clean.shape)).clamp(0, 1)
-    assert psnr(clean, other) == pytest.approx(
-        10 * math.log10(1 / np.mean((clean.numpy() - other.numpy()) ** 2)), abs=1e-4
-    )
-    assert psnr(clean, clean) == math.inf
-
-    def blur(plane):
-        return gaussian_filter(plane.astype(np.float64), 1.5, truncate=3.5)
-
-    values = []
-    for x, y in zip(clean.numpy(), other.numpy()):
-        mx, my = blur(x), blur(y)
-        vx, vy, cov = (
-            blur(x * x.astype(float)) - mx**2,
-            blur(y * y.astype(float)) - my**2,
-            blur(x * y.astype(float)) - mx * my,
-        )
-        plane = ((2 * mx * my + 1e-4) * (2 * cov + 9e-4)) / (
-            (mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)
-        )
-        values.append(plane[5:-5, 5:-5].mean())
-    assert ssim(clean, other) == pytest.approx(np.mean(values), abs=1e-4)
-    assert math.isnan(ssim(clean[:, :10], other[:, :10]))
-    with pytest.raises(ValueError, match="shapes differ"):
-        psnr(clean, clean[:1])
-
-
-def test_evaluate_averages_the_draws_and_clamps():
-    torch.manual_seed(0)
-    model, picture = SMNet(3, 4), synthetic_picture(0, 30, 33, 3).transpose(2, 0, 1).copy()
-    torch.manual_seed(7)
-    stages = []
-    (score,) = evaluation.evaluate(
-        model, [Picture("a", picture)], sigma=50, on_stages=lambda *s: stages.append(s)
-    )
-    assert torch.initial_seed() == 7 and torch.equal(
-        torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7))
-    )
-    assert model.training
-    clean = to_float(picture)
-    noisy = add_test_noise(clean, sigma=50, seed=12, draws=3)
-    with torch.inference_mode():
-        expected = [psnr(clean, model(x[None])[0].clamp(0, 1)) for x in noisy]
-    assert score.psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4)
-    assert score.psnr["noisy"] == pytest.approx(np.mean([psnr(clean, x) for x in noisy]))
-    assert (
-        len(stages) == 1
-        and torch.equal(stages[0][1], clean)
-        and torch.equal(stages[0][2], noisy[0])
-    )
-
-
-def test_baselines_denoise():
-    clean = to_float(synthetic_picture(0, 64, 64).transpose(2, 0, 1).copy())
-    for picture in (clean, clean.expand(3, -1, -1)):
-        noisy = add_test_noise(picture, sigma=25, seed=0, draws=1)[0]
-        results = metrics.baselines(picture, noisy, 25)
-        assert list(results) == ["blur", "NL-means"]
-        assert all(psnr(picture, result) > psnr(picture, noisy) + 3 for result in results.values())
-
-
 def test_table_json_csv_and_pictures(work, capsys):
+    write_folder(work / "mine", 4, height=36, width=44)
     words = [
         "--mode",
         "S",
         "--test_data",
         "Set12",
-        "sample",
+        "mine",
         "--test_noiseL",
         "15",
         "25",
@@ -147,9 +54,9 @@ def test_table_json_csv_and_pictures(work, capsys):
     results = json.loads((work / "r" / "x.json").read_text())
     assert [(r["set"], r["sigma"]) for r in results] == [
         ("Set12", 15),
-        ("sample", 15),
+        ("mine", 15),
         ("Set12", 25),
-        ("sample", 25),
+        ("mine", 25),
     ]
     first = results[0]
     assert [p["name"] for p in first["pictures"]] == ["00", "01"]
@@ -171,6 +78,13 @@ def test_table_json_csv_and_pictures(work, capsys):
         f"0{i}_{what}.png" for i in (0, 1) for what in ("clean", "noisy", "denoised", "mask")
     }
     assert cv2.imread(str(out / "00_denoised.png"), cv2.IMREAD_UNCHANGED).shape == (40, 48)
+
+
+def test_the_sample_is_a_test_set(work, capsys):
+    assert gray_script.main("--mode B --test_data sample --json x.json".split()) == 0
+    (run,) = json.loads((work / "x.json").read_text())
+    names = [picture["name"] for picture in run["pictures"]]
+    assert names == ["astronaut", "camera", "chelsea", "coffee"] and run["paper"] == {}
 
 
 def test_all_blind_folders_and_the_authors_options(work, capsys):
@@ -211,8 +125,6 @@ def test_sheets_of_the_stages(work):
         1016,
         3,
     )  # five panels of 40x48 pixels, each at least 200 wide, with labels above
-    with pytest.raises(SystemExit):
-        gray_script.main(["--save_stages"])
 
 
 def test_two_folders_of_one_name_are_two_sets(work):
@@ -280,7 +192,8 @@ def test_a_mean_ssim_of_some_pictures_is_said_and_a_sigma_is_done_once(work, cap
     assert capsys.readouterr().out.count("the mean SSIM is of 2 of 3 pictures") == 1
 
 
-WRONG = "--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; --x; -c 3 --weights weights/model_gray_B_3.pth"
+WRONG = """--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; --x; -c 3 --weights x.pth;
+    --save_stages; --y_channel"""
 
 
 @pytest.mark.parametrize("words", [words.split() for words in WRONG.split(";")])
@@ -288,76 +201,6 @@ def test_wrong_arguments_exit_with_2(words):
     with pytest.raises(SystemExit) as caught:
         gray_script.main(words)
     assert caught.value.code == 2
-
-
-def test_the_papers_tables_are_there():
-    assert results.paper_results("Set12", 25)["SMNet-S"] > 30
-    assert results.paper_results("CBSD68", 25.0)["SMNet-B"] == 31.33
-    assert results.paper_results("CBSD68", 26) == {}
-
-
-# What other papers do.
-
-
-def scores_of(**protocol) -> evaluation.Score:
-    torch.manual_seed(0)
-    model = SMNet(3, 4)
-    picture = synthetic_picture(0, 30, 34, 3).transpose(2, 0, 1).copy()
-    (score,) = evaluation.evaluate(
-        model, [Picture("a", picture)], sigma=50, protocol=evaluation.Protocol(**protocol)
-    )
-    return score
-
-
-def test_protocols_against_plain_formulas():
-    torch.manual_seed(0)
-    model = SMNet(3, 4).eval()
-    clean = to_float(synthetic_picture(0, 30, 34, 3).transpose(2, 0, 1).copy())
-    noisy = add_test_noise(clean, sigma=50, seed=12, draws=3)
-    with torch.inference_mode():
-        outputs = [model(x[None])[0].clamp(0, 1) for x in noisy]
-        clipped = [model(x.clamp(0, 1)[None])[0].clamp(0, 1) for x in noisy]
-    figures = {
-        "plain": ({}, [psnr(clean, x) for x in outputs]),
-        "clip": ({"clip": True}, [psnr(clean, x) for x in clipped]),
-        "quantize": (
-            {"quantize": True},
-            [psnr(clean, torch.from_numpy(np.round(x.numpy() * 255) / 255)) for x in outputs],
-        ),
-    }
-    y = [65.481, 128.553, 24.966]
-    lumas = [sum(w * plane for w, plane in zip(y, x.double())) + 16 for x in (clean, *outputs)]
-    mses = [(lumas[0] - other).square().mean().item() for other in lumas[1:]]
-    figures["y"] = ({"y_channel": True}, [10 * math.log10(255**2 / mse) for mse in mses])
-    for name, (options, expected) in figures.items():
-        assert scores_of(**options).psnr["SMNet"] == pytest.approx(np.mean(expected), abs=1e-4), (
-            name
-        )
-    assert (
-        len({round(scores_of(**options).psnr["SMNet"], 7) for options, _ in figures.values()}) == 4
-    )
-    assert scores_of(clip=True).psnr["noisy"] > scores_of().psnr["noisy"] + 0.5
-    more = add_test_noise(clean, sigma=50, seed=12, draws=5)
-    assert scores_of(repeats=5).psnr["noisy"] == pytest.approx(
-        np.mean([psnr(clean, x) for x in more]), abs=1e-5
-    )
-
-
-def test_self_ensemble_is_the_mean_of_eight_orientations():
-    torch.manual_seed(0)
-    model, x = SMNet(1, 4).eval(), torch.rand(1, 30, 34)
-    protocol = evaluation.Protocol(self_ensemble=True)
-    with torch.inference_mode():
-        results = []
-        for mirrored in (False, True):
-            for turns in range(4):
-                turned = np.rot90(x[0].numpy()[:, ::-1] if mirrored else x[0].numpy(), turns)
-                result = model(torch.from_numpy(turned.copy())[None, None])[0, 0].numpy()
-                back = np.rot90(result, -turns)
-                results.append(back[:, ::-1] if mirrored else back)
-        mask, output = protocol.denoise(model, x)
-        np.testing.assert_allclose(output[0].numpy(), np.mean(results, axis=0), atol=1e-5)
-        assert torch.equal(mask, evaluation.AUTHORS.denoise(model, x)[0])
 
 
 def test_protocol_options_are_said(work, capsys):
@@ -379,5 +222,65 @@ def test_protocol_options_are_said(work, capsys):
         said in capsys.readouterr().out
         and json.loads((work / "x.json").read_text())[0]["protocol"] == said
     )
-    with pytest.raises(SystemExit):
-        gray_script.main(["--y_channel"])
+
+
+def test_a_set_and_one_above_it_of_the_same_name_are_saved_apart(work):
+    write_folder(work / "x", 1, height=30, width=30)
+    write_folder(work / "in" / "x", 1, height=32, width=32)
+    words = "--mode B --test_data in/x x in/../x --save_dir out --json x.json"
+    assert gray_script.main(words.split()) == 0
+    runs = json.loads((work / "x.json").read_text())
+    assert [run["set"] for run in runs[:2]] == ["x", str(work / "x")]
+    folders = [run["saved"] for run in runs]
+    assert len(set(folders)) == 3
+    sides = [cv2.imread(str(work / folder / "00_clean.png")).shape[0] for folder in folders]
+    assert sides == [32, 30, 30]
+
+
+def test_pictures_of_sets_are_saved_below_the_folder_asked_for(work, tmp_path_factory):
+    elsewhere = write_folder(tmp_path_factory.mktemp("a") / "x", 1, height=30, width=30)
+    write_folder(work / "x", 1, height=32, width=32)
+    words = ["--mode", "B", "--test_data", "x", str(elsewhere), "--save_dir", "out"]
+    assert gray_script.main(words) == 0
+    assert len(list((work / "out").rglob("00_clean.png"))) == 2
+    assert not list(elsewhere.glob("*_clean.png"))
+
+
+def test_names_that_are_not_utf_8_are_tested_and_written(work, capsys):
+    folder = write_folder(work / "plain", 1, height=30, width=30).rename(work / "caf\udce9")
+    (folder / "00.png").rename(folder / "a\udcff|\n$1$.png")
+    words = ["--mode", "B", "--test_data", str(folder), "--csv", "x.csv", "--json", "x.json"]
+    assert gray_script.main([*words, "--save_dir", "out"]) == 0
+    with open("x.csv", newline="", encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["picture"] == r"a\udcff|\n$1$"
+    assert r"caf\udce9, sigma 25" in capsys.readouterr().out
+
+
+def test_equal_pictures_are_called_equal(work, capsys):
+    assert gray_script.main("--mode B --test_data Set12 --test_noiseL 0".split()) == 0
+    said = capsys.readouterr().out
+    assert said.count("equal 1.0000") == 3 and "inf" not in said
+
+
+def test_weights_that_are_nan_are_one_line(work, capsys):
+    content = torch.load("weights/model_gray_B_3.pth", weights_only=True)
+    content["model"]["image_memory.project.bias"][:] = torch.nan
+    torch.save(content, "nan.pth")
+    assert gray_script.main("--test_data Set12 --weights nan.pth --json x.json".split()) == 1
+    said = capsys.readouterr()
+    assert "nan.pth holds weights that are NaN or infinite" in said.err
+    assert said.err.count("\n") == 1 and "gains" not in said.out
+    assert not (work / "x.json").exists()
+
+
+def test_a_network_whose_output_overflows_is_one_line(work, capsys):
+    content = torch.load("weights/model_gray_B_3.pth", weights_only=True)
+    for name, value in content["model"].items():
+        if name.startswith("image_memory"):
+            value *= 1e30
+    torch.save(content, "huge.pth")
+    assert gray_script.main("--test_data Set12 --weights huge.pth --save_dir out".split()) == 1
+    said = capsys.readouterr()
+    assert "Set12, 00: SMNet gives values that are NaN or infinite (huge.pth)" in said.err
+    assert said.err.count("\n") == 1 and "gains" not in said.out
+    assert not list((work / "out").iterdir())

@@ -1,7 +1,5 @@
-"""Checkpoints that are damaged, foreign or hostile; files that are never half-written; command-line
-numbers."""
+"""Checkpoints that are damaged, foreign or hostile; files that are never half-written."""
 
-import argparse
 import os
 from pathlib import Path
 
@@ -10,8 +8,6 @@ import torch
 
 import utils
 from models import SMNet
-from smnet import cli, devices
-from smnet.cli import number
 from utils import SMNetError, load_model, replacing
 
 
@@ -112,18 +108,6 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
 
 
-def test_numbers_on_the_command_line():
-    assert number(int, 1)("3") == 3 and number(float, 0, 255)("12.5") == 12.5
-    for parse, text in (
-        (number(int, 1), "0"),
-        (number(int, 1), "1.5"),
-        (number(float, 0, 255), "nan"),
-        (number(float, 0), "inf"),
-    ):
-        with pytest.raises(argparse.ArgumentTypeError):
-            parse(text)
-
-
 def test_loading_leaves_the_global_generator_alone(checkpoint):
     torch.manual_seed(0)
     load_model(checkpoint)
@@ -132,37 +116,54 @@ def test_loading_leaves_the_global_generator_alone(checkpoint):
     assert after == torch.rand(1)
 
 
-def test_out_of_memory_is_one_line():
-    def greedy():
-        torch.empty(1 << 60)
-
-    with pytest.raises(SystemExit) as caught:
-        cli.run_script(greedy)
-    assert "out of memory; give smaller pictures, in training a smaller --batchsize" in str(
-        caught.value.code
-    )
-    for words in (
-        "CUDA out of memory",
-        "not enough memory: you tried to allocate 9 bytes",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-    ):
-        assert devices.is_out_of_memory(RuntimeError(words))
-    assert not devices.is_out_of_memory(RuntimeError("sizes of tensors must match"))
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("wrapper", [None, "model", "params", "params_ema", "state_dict"])
+def test_prefixes_and_wrappers_of_other_programs_are_read(checkpoint, tmp_path, prefix, wrapper):
+    weights = torch.load(checkpoint, weights_only=True)["model"]
+    named = {prefix + name: value for name, value in weights.items()}
+    torch.save({wrapper: named, "epoch": 3} if wrapper else named, tmp_path / "b.pth")
+    loaded = load_model(tmp_path / "b.pth").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("name, index", [("auto", None), ("cuda", None), ("cuda:1", 1)])
-def test_a_gpu_is_picked_and_made_the_current_one_where_it_is_numbered(name, index, monkeypatch):
-    made = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
-    monkeypatch.setattr(torch._C, "_cuda_setDevice", made.append, raising=False)
-    monkeypatch.setattr(torch, "empty", lambda *_, device: None)
-    assert devices.pick_device(name) == torch.device("cuda", index)
-    assert made == ([] if index is None else [index])
+def test_the_average_is_preferred_where_there_are_two(checkpoint, tmp_path):
+    weights = torch.load(checkpoint, weights_only=True)["model"]
+    average = {name: value + 1 for name, value in weights.items()}
+    torch.save({"params": weights, "params_ema": average}, tmp_path / "b.pth")
+    loaded = load_model(tmp_path / "b.pth").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in average.items())
 
 
-def test_a_device_that_is_not_there_is_one_line():
-    assert devices.pick_device("cpu").type == "cpu"
-    if not torch.cuda.is_available():
-        with pytest.raises(SMNetError, match="use --device auto or cpu"):
-            devices.pick_device("cuda")
+def test_the_keys_are_named_where_nothing_fits(tmp_path):
+    torch.save({"generator": {"conv.weight": torch.zeros(1)}, "epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(SMNetError, match="its top-level keys are 'generator', 'epoch'$"):
+        load_model(tmp_path / "a.pth")
+    weights = {f"block.{i}": torch.zeros(1) for i in range(9)}
+    torch.save({"params": weights}, tmp_path / "b.pth")
+    with pytest.raises(SMNetError, match="its params keys are 'block.0', .* and 5 more$"):
+        load_model(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(checkpoint, value):
+    content = torch.load(checkpoint, weights_only=True)
+    content["model"]["noise_memory.stem.1.bias"][0] = value
+    torch.save(content, checkpoint)
+    with pytest.raises(SMNetError, match=r"NaN or infinite \('noise_memory.stem.1.bias'\)"):
+        load_model(checkpoint)
+
+
+def test_a_folded_network_comes_back(tmp_path):
+    model = SMNet(1, 4, shuffle=2).eval()
+    content = {"model": model.state_dict(), "channels": 1, "width": 4, "shuffle": 2}
+    utils.save_checkpoint(tmp_path / "a.pth", content)
+    loaded = load_model(tmp_path / "a.pth")
+    assert (loaded.channels, loaded.width, loaded.shuffle) == (1, 4, 2)
+    x = torch.rand(1, 1, 60, 60)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(x), model(x))
+
+
+def test_a_folder_is_no_checkpoint(checkpoint):
+    with pytest.raises(SMNetError, match="is a folder; give a .pth file; in .* there are a.pth$"):
+        load_model(checkpoint.parent)
