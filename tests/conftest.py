@@ -10,6 +10,8 @@ import torch
 import dataset
 import dataset_gray
 import utils
+from models import SMNet
+from smnet.tiling import Denoiser
 
 torch.set_num_threads(2)
 
@@ -24,6 +26,14 @@ def synthetic_picture(seed: int, height: int, width: int, channels: int = 1) -> 
         plane = 128 + 60 * np.sin(a * x + b * y) + 50 * np.sign(np.sin(c * x - d * y))
         planes.append(plane.clip(0, 255))
     return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def save_weights(folder: Path, name: str, *, channels: int = 1, seed: int = 0) -> None:
+    """Write random weights of width 4."""
+    torch.manual_seed(seed)
+    model = SMNet(channels, 4)
+    content = {"model": model.state_dict(), "channels": channels, "width": 4}
+    utils.save_checkpoint(folder / f"{name}.pth", content)
 
 
 def write_folder(folder, count: int, *, height: int = 64, width: int = 80, channels: int = 1):
@@ -100,3 +110,20 @@ def train_args(gray_h5, tmp_path):
         "--log_dir",
         str(tmp_path / "logs"),
     ]
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """An empty folder to work in, with random weights for gray and RGB, blind and gray sigma 25."""
+    monkeypatch.chdir(tmp_path)
+    save_weights(tmp_path / "weights", "model_gray_B_1")
+    save_weights(tmp_path / "weights", "model_gray_L25_1", seed=1)
+    save_weights(tmp_path / "weights", "model_rgb_B_1", channels=3)
+    return tmp_path
+
+
+@pytest.fixture
+def unchanged(monkeypatch):
+    """A denoiser that changes nothing, so that whatever differs in the result is the files'
+    doing."""
+    monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: picture.clone())
