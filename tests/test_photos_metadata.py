@@ -15,13 +15,16 @@ from photo_files import (
     ICC,
     LOSSLESS,
     RGB,
+    jpeg_segment,
     pillow,
     png_16_bit,
+    png_with,
     tiff,
     tiff_with_folders,
     xmp_with,
 )  # fmt: skip
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 import denoise
 from smnet.photos import tiff_writer, writing
@@ -277,3 +280,110 @@ def test_texts_in_exifs_folder_keep_their_letters(target, work, unchanged):
         with Image.open(target) as new:
             found = new.getexif().get_ifd(34665)
         assert found[42032] == "José" and found[42036].encode("latin-1").decode() == "Größe"
+
+
+def jpeg_with(*segments: bytes, behind: bytes = b"") -> bytes:
+    """A JPEG file with further segments, and bytes behind it."""
+    whole = pillow(RGB, "JPEG")
+    return whole[:2] + b"".join(segments) + whole[2:] + behind
+
+
+def xmp_segment(attributes: str) -> bytes:
+    return jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp_with(attributes))
+
+
+GAIN = 'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"'
+MOTION = 'xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:MotionPhoto="1"'
+EXTENDED = 'xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="0A0B"'
+RATING = 'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"'
+VIDEO = struct.pack(">I", 24) + b"ftypmp42" + bytes(40)
+EXTENSION = jpeg_segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"0A0B" * 8 + bytes(40))
+BESIDE_JPEG = {
+    "its gain map is left out": (GAIN, (), pillow(GRAY, "JPEG")),
+    "the video behind it is left out": (MOTION, (), VIDEO),
+    "its extended XMP is left out": (EXTENDED, (EXTENSION,), b""),
+    "the picture behind it is left out": ("", (), pillow(GRAY, "JPEG")),
+    "9 bytes behind it are left out": ("", (), b"something"),
+}
+
+
+@pytest.mark.parametrize("note", BESIDE_JPEG)
+def test_what_lies_beside_a_jpeg_is_noted_and_no_longer_claimed(work, unchanged, capsys, note):
+    claim, segments, behind = BESIDE_JPEG[note]
+    content = jpeg_with(xmp_segment(f"{claim} {RATING}"), *segments, behind=behind)
+    (work / "a.jpg").write_bytes(content)
+    assert denoise.main(["a.jpg"]) == 0
+    assert f"; {note}\n" in capsys.readouterr().out
+    with Image.open("a_denoised.jpg") as new:
+        xmp = new.info["xmp"]
+    assert b'Rating="4"' in xmp
+    for word in (b"hdrgm", b"MotionPhoto", b"HasExtendedXMP"):
+        assert word not in xmp
+
+
+def test_other_xmp_stays_to_the_byte_and_padding_is_no_loss(work, unchanged, capsys):
+    (work / "a.jpg").write_bytes(jpeg_with(xmp_segment(RATING), behind=bytes(100)))
+    assert denoise.main(["a.jpg"]) == 0
+    assert "left out" not in capsys.readouterr().out
+    assert read_photo("a_denoised.jpg").metadata["xmp"] == xmp_with(RATING)
+
+
+def test_xmp_that_cannot_be_mended_is_left_out(work, unchanged, capsys):
+    broken = xmp_segment(GAIN).replace(b"</rdf:RDF>", b"<rdf:RDF/>")
+    (work / "a.jpg").write_bytes(jpeg_with(broken, behind=pillow(GRAY, "JPEG")))
+    assert denoise.main(["a.jpg"]) == 0
+    assert "; its XMP cannot be read and is left out\n" in capsys.readouterr().out
+    assert "xmp" not in read_photo("a_denoised.jpg").metadata
+
+
+@pytest.mark.parametrize("target", ["a.tif", "a.jpg", "a.webp"])
+def test_what_png_says_of_its_colours_is_noted_where_it_is_lost(work, unchanged, capsys, target):
+    (work / "hdr.png").write_bytes(png_with(b"cICP", bytes([9, 16, 0, 1])))
+    (work / "dark.png").write_bytes(png_with(b"gAMA", struct.pack(">I", 100_000)))
+    for name, said in (
+        ("hdr.png", "cannot hold its HDR colour space (cICP)"),
+        ("dark.png", "cannot hold its gamma (gAMA)"),
+    ):
+        assert denoise.main([name, "-o", target, "--overwrite"]) == 0
+        assert said in capsys.readouterr().out
+        assert denoise.main([name, "--overwrite"]) == 0
+        assert "cannot hold" not in capsys.readouterr().out
+
+
+def test_exif_in_a_text_of_png_goes_into_other_formats(work, unchanged, capsys):
+    info = PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n 99\n{EXIF.tobytes().hex()}\n", zip=True)
+    Image.fromarray(RGB).save("a.png", pnginfo=info)
+    for target in ("a.jpg", "a.tif", "a.webp"):
+        assert denoise.main(["a.png", "-o", target]) == 0
+        assert "texts" not in capsys.readouterr().out
+        with Image.open(target) as new:
+            assert new.size == (30, 37) and new.getexif()[271] == "a camera"
+            assert new.getexif().get(274, 1) == 1
+    assert denoise.main(["a.png", "-o", "b.png"]) == 0  # as it lay
+    np.testing.assert_array_equal(read_photo("b.png").pixels, RGB)
+    assert read_photo("b.png").orientation == 6
+
+
+def test_one_item_too_long_for_jpeg_does_not_cost_the_others(work, unchanged, capsys):
+    exif = Image.Exif()
+    exif[270], exif[274] = "x" * 70_000, 6
+    Image.fromarray(RGB).save("a.png", exif=exif, icc_profile=ICC, dpi=(300, 300))
+    assert denoise.main(["a.png", "-o", "a.jpg"]) == 0
+    assert "; its EXIF is left out: JPEG holds at most 65 KB of it\n" in capsys.readouterr().out
+    with Image.open("a.jpg") as new:
+        assert new.info["icc_profile"] == ICC and new.size == (30, 37)
+        assert [round(dots) for dots in new.info["dpi"]] == [300, 300]
+        assert not new.getexif()
+
+
+def test_a_thumbnail_in_png_does_not_go_on_showing_the_noisy_picture(work, unchanged):
+    thumbnail = struct.pack("<HHHII", 1, 259, 3, 1, 6) + bytes(4)
+    first = struct.pack("<HHHII", 1, 274, 3, 1, 1) + struct.pack("<I", 26)
+    exif = b"II*\0" + struct.pack("<I", 8) + first + thumbnail
+    (work / "a.png").write_bytes(png_with(b"eXIf", exif))
+    with Image.open("a.png") as old:
+        assert old.getexif().get_ifd(ExifTags.IFD.IFD1)
+    assert denoise.main(["a.png"]) == 0
+    with Image.open("a_denoised.png") as new:
+        assert not new.getexif().get_ifd(ExifTags.IFD.IFD1) and new.getexif()[274] == 1

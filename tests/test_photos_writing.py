@@ -10,6 +10,7 @@ from photo_files import (
     ALPHA,
     DEEP_GRAY,
     DEEP_RGB,
+    GRAY,
     ICC,
     LOSSLESS,
     PALETTE,
@@ -152,3 +153,51 @@ def test_formats_that_cannot_hold_a_picture_are_one_line(tmp_path):
         with pytest.raises(SMNetError, match=said):
             write_photo(tmp_path / target, photo, photo.pixels)
         assert not (tmp_path / target).exists()
+
+
+def test_a_palette_of_grays_stays_one(work, unchanged):
+    gray = Image.fromarray(GRAY)
+    gray.putpalette([level for level in range(256) for _ in range(3)])
+    for name in ("a.png", "a.gif", "a.tif"):
+        gray.save(name)
+        assert denoise.main([name, "-o", f"out/{name}"]) == 0
+        with Image.open(f"out/{name}") as new:
+            assert new.mode == "P" or name == "a.gif"
+            np.testing.assert_array_equal(np.asarray(new.convert("L")), GRAY)
+
+
+def test_transparent_grays_in_a_palette(work, unchanged, capsys):
+    gray = Image.fromarray(GRAY & 0xF0)
+    gray.putpalette([level for level in range(256) for _ in range(3)])
+    clear = int(GRAY[5, 5] & 0xF0)
+    for name in ("a.png", "a.gif"):
+        gray.save(name, transparency=clear)
+        assert denoise.main([name, "-o", f"out/{name}"]) == 0
+        with Image.open(name) as old, Image.open(f"out/{name}") as new:
+            old, new = (np.asarray(image.convert("RGBA")) for image in (old, new))
+        np.testing.assert_array_equal(new[:, :, 3], old[:, :, 3])
+        np.testing.assert_array_equal(new[old[:, :, 3] > 0], old[old[:, :, 3] > 0])
+    assert "becomes gray with alpha" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("kind, said", [("unassalpha", 2), ("assocalpha", 1), ("unspecified", 0)])
+def test_colours_and_alpha_of_tiff_are_written_as_they_lay(work, unchanged, bits, kind, said):
+    for colours in (GRAY[:, :, None], RGB):
+        samples = np.dstack([colours, ALPHA])
+        samples = samples.astype(np.uint16) * 257 if bits == 16 else samples
+        options = {"photometric": "rgb" if samples.shape[2] == 4 else "minisblack"}
+        tifffile.imwrite("a.tif", samples, planarconfig="contig", extrasamples=[kind], **options)
+        assert denoise.main(["a.tif", "-o", "b.tif", "--overwrite"]) == 0
+        page = tifffile.TiffFile("b.tif").pages[0]
+        np.testing.assert_array_equal(page.asarray(), samples)
+        assert [int(value) for value in page.extrasamples] == [said]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzma", "packbits", "lzw", None])
+def test_tiff_keeps_its_lossless_compression(work, unchanged, compression):
+    (work / "a.tif").write_bytes(tiff(DEEP_RGB, compression=compression))
+    assert denoise.main(["a.tif"]) == 0
+    old, new = (tifffile.TiffFile(name).pages[0] for name in ("a.tif", "a_denoised.tif"))
+    assert new.compression == old.compression
+    np.testing.assert_array_equal(new.asarray(), DEEP_RGB)
