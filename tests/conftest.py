@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, build_h5, synthetic_picture, write_folder  # noqa: F401
+from helpers import TINY, build_h5, save_model, write_folder
 
 import dataset
 import dataset_gray
@@ -14,6 +14,7 @@ import pack
 import test_gray as gray_script
 import train_gray_blind
 import utils
+from smnet.tiling import Denoiser
 
 # Beside other work two threads wait for each other: OMP_NUM_THREADS=1 is faster there.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
@@ -76,3 +77,20 @@ def packed(packed_run, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(utils, "PRETRAINED", tmp_path / "shipped")
     return tmp_path / "shipped"
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """An empty folder to work in, with random weights for gray and RGB, blind and gray sigma 25."""
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "weights", "model_gray_B_1")
+    save_model(tmp_path / "weights", "model_gray_L25_1", seed=1)
+    save_model(tmp_path / "weights", "model_rgb_B_1", channels=3)
+    return tmp_path
+
+
+@pytest.fixture
+def unchanged(monkeypatch):
+    """A denoiser that changes nothing, so that whatever differs in the result is the files'
+    doing."""
+    monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: picture.clone())

@@ -144,7 +144,7 @@ def survive(folder: Path, *, kills: int, epochs: int, seed: int) -> int:
 
     Returns how often the run was killed before it was done.
     """
-    from conftest import write_folder
+    from helpers import write_folder
 
     rng = random.Random(seed)
     words = [

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import write_folder
+from helpers import write_folder
 from training_helpers import assert_same_weights, final_weights, folders
 
 import dataset_gray

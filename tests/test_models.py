@@ -39,7 +39,9 @@ def authors_names() -> dict[str, str]:
         dense(f"noise_memory.encoder.{i}", f"derain.up_{i + 1}")
         decoder = f"derain.down_{3 - i}"
         dense(f"noise_memory.decoder.{i}.dense", f"{decoder}.dense")
-        attention = f"{decoder}.non_local" if i == 0 else f"{decoder}.region_non_local.non_local_block"
+        attention = (
+            f"{decoder}.non_local" if i == 0 else f"{decoder}.region_non_local.non_local_block"
+        )
         for ours, theirs in (("theta", "theta"), ("phi", "phi.0"), ("g", "g.0"), ("out", "W")):
             both(f"noise_memory.decoder.{i}.non_local.{ours}", f"{attention}.{theirs}")
         for j in range(3):
@@ -72,7 +74,9 @@ def authors_models(tmp_path_factory) -> dict[int, SMNet]:
     names, models = authors_names(), {}
     for channels in (1, 3):
         weights = {}
-        prefix = "module." if channels == 1 else ""  # theirs have it; a state dict saved without DataParallel has not
+        prefix = (
+            "module." if channels == 1 else ""
+        )  # theirs have it; a state dict saved without DataParallel has not
         for ours, value in SMNet(channels).state_dict().items():
             weights[prefix + names[ours]] = computed_weight(names[ours], value.shape)
         path = tmp_path_factory.mktemp("authors") / "net.pth"
@@ -81,17 +85,25 @@ def authors_models(tmp_path_factory) -> dict[int, SMNet]:
     return models
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize(
+    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"]
+)
 @pytest.mark.parametrize("gradients", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_the_authors_network(authors_models, case, gradients, memory_format):
     c, n, h, w = map(int, case.split("x"))
-    x = torch.from_numpy(np.random.default_rng([SEED, c, n, h, w]).random((n, c, h, w), dtype=np.float32))
+    x = torch.from_numpy(
+        np.random.default_rng([SEED, c, n, h, w]).random((n, c, h, w), dtype=np.float32)
+    )
     model = authors_models[c].to(memory_format=memory_format)
-    with torch.inference_mode(not gradients):  # without gradients the blocks add up parts instead of concatenating
+    with torch.inference_mode(
+        not gradients
+    ):  # without gradients the blocks add up parts instead of concatenating
         stages = model.stages(x.contiguous(memory_format=memory_format))
     for name, ours in zip(("noise_mask", "residual", "output"), stages):
-        np.testing.assert_allclose(ours.detach().numpy(), GOLDEN[f"{case}/{name}"], atol=2e-4, rtol=0, err_msg=name)
+        np.testing.assert_allclose(
+            ours.detach().numpy(), GOLDEN[f"{case}/{name}"], atol=2e-4, rtol=0, err_msg=name
+        )
 
 
 def test_all_four_golden_cases_are_there():
@@ -143,10 +155,19 @@ def test_small_pictures_are_mirrored_to_28_and_cropped():
 @pytest.mark.parametrize("growth", [4, 16, 32], ids=["one group", "two groups", "four groups"])
 @pytest.mark.parametrize(
     "batch, height, width, rows, strips",
-    [(1, 128, 20, 64, 2), (1, 201, 33, 64, 3), (2, 300, 17, 64, 4), (1, 41, 12, 3, 11)],  # the last: the last strip is one row
+    [
+        (1, 128, 20, 64, 2),
+        (1, 201, 33, 64, 3),
+        (2, 300, 17, 64, 4),
+        (1, 41, 12, 3, 11),
+    ],  # the last: the last strip is one row
 )
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
-def test_dense_blocks_in_strips_give_the_same(growth, batch, height, width, rows, strips, memory_format, monkeypatch):
+@pytest.mark.parametrize(
+    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"]
+)
+def test_dense_blocks_in_strips_give_the_same(
+    growth, batch, height, width, rows, strips, memory_format, monkeypatch
+):
     torch.manual_seed(0)
     block = models.DenseBlock(8, growth).to(memory_format=memory_format)
     x = torch.randn(batch, 8, height, width).contiguous(memory_format=memory_format)
@@ -155,7 +176,9 @@ def test_dense_blocks_in_strips_give_the_same(growth, batch, height, width, rows
         assert torch.allclose(block(x), plain, atol=1e-6)
         monkeypatch.setattr(models, "STRIP_BYTES", 1)
         monkeypatch.setattr(models, "STRIP_ROWS", rows)
-        monkeypatch.setattr(models.DenseBlock, "add_groups", counted := Mock(side_effect=block.add_groups))
+        monkeypatch.setattr(
+            models.DenseBlock, "add_groups", counted := Mock(side_effect=block.add_groups)
+        )
         in_strips = block(x)
     assert counted.call_count == strips
     assert torch.allclose(in_strips, plain, atol=1e-6)
@@ -188,7 +211,9 @@ def test_region_attention_against_the_plain_formula(grid, height, width):
             key = F.max_pool2d(block.phi(region), 2).flatten(2)
             value = F.max_pool2d(block.g(region), 2).flatten(2)
             attention = torch.softmax(torch.einsum("ndq,ndk->nqk", query, key), dim=-1)
-            attended = torch.einsum("nqk,ndk->ndq", attention, value).reshape(2, 4, *region.shape[2:])
+            attended = torch.einsum("nqk,ndk->ndq", attention, value).reshape(
+                2, 4, *region.shape[2:]
+            )
             expected[:, :, top : top + h, left : left + w] = block.out(attended) + region
     torch.testing.assert_close(block(x), expected, atol=1e-4, rtol=1e-4)
 
@@ -196,7 +221,10 @@ def test_region_attention_against_the_plain_formula(grid, height, width):
 def test_attention_never_stores_all_scores():
     block = NonLocalBlock(8).to(memory_format=torch.channels_last)
     x = torch.randn(1, 8, 40, 40)
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]), torch.inference_mode():  # fails if only the plain kernel will do
+    with (
+        sdpa_kernel([SDPBackend.FLASH_ATTENTION]),
+        torch.inference_mode(),
+    ):  # fails if only the plain kernel will do
         for memory_format in (torch.contiguous_format, torch.channels_last):
             assert block(x.contiguous(memory_format=memory_format)).shape == x.shape
 
@@ -215,7 +243,9 @@ def test_every_parameter_learns():
     model = random_model(width=16)
     model(torch.rand(2, 1, 64, 64)).square().sum().backward()
     for name, parameter in model.named_parameters():
-        if not name.endswith("phi.bias"):  # it adds the same to all scores of a query, which softmax ignores
+        if not name.endswith(
+            "phi.bias"
+        ):  # it adds the same to all scores of a query, which softmax ignores
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
@@ -230,7 +260,9 @@ def test_attention_of_a_pixel():
         model(x)
         hook.remove()
         features = seen[0]
-        scores = block.theta(features)[0, :, 7, 11] @ F.max_pool2d(block.phi(features), 2)[0].flatten(1)
+        scores = block.theta(features)[0, :, 7, 11] @ F.max_pool2d(block.phi(features), 2)[
+            0
+        ].flatten(1)
     torch.testing.assert_close(weights.flatten(), scores.softmax(0))
     with pytest.raises(ValueError, match="grid 4"):
         model.noise_memory.decoder[2].non_local.attention(features, 0, 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_folder
+from helpers import write_folder
 from training_helpers import (
     assert_same_weights,
     everything,

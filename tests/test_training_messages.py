@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_folder
+from helpers import write_folder
 
 import dataset_gray
 import train_gray

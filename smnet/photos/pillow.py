@@ -31,7 +31,7 @@ def open_image(data: bytes) -> Image.Image:
     check_size(image.width, image.height)
     # MPO: a JPEG file with previews behind it
     if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
-        raise several_pages(frames)
+        raise several_pictures(frames)
     if image.mode not in READABLE_MODES:
         found = MODES.get(image.mode, image.mode)
         raise SMNetError(f"is {found}; convert it to gray or RGB of 8 or 16 bits first")
@@ -45,9 +45,10 @@ def check_size(width: int, height: int) -> None:
         raise SMNetError(f"has {width}x{height} pixels, above {limit} megapixels; cut it up")
 
 
-def several_pages(count: int) -> SMNetError:
+def several_pictures(count: int) -> SMNetError:
     """The error for a file of more than one picture."""
-    return SMNetError(f"has {count} frames or pages; one picture a file can be denoised")
+    frames = f"{count} frames or pages"
+    return SMNetError(f"holds {count} pictures ({frames}); save the one to denoise by itself")
 
 
 def new_photo(image: Image.Image, file_format: str) -> Photo:

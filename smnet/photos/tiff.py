@@ -24,7 +24,7 @@ from smnet.photos.photo import (
     is_gray,
     split_alpha,
 )
-from smnet.photos.pillow import check_size, several_pages
+from smnet.photos.pillow import check_size, several_pictures
 from utils import SMNetError
 
 PHOTOSHOP_RESOURCES, PHOTOSHOP_LAYERS = 34377, 37724  # tags
@@ -72,13 +72,13 @@ def find_picture(tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, int]:
         raise foreign(RAW)
     full = [page for page in pages if not is_preview(page)] or pages[:1]
     if len(full) > 1:
-        raise several_pages(len(tiff.pages) - (len(pages) - len(full)))
-    page, pictures = full[0], 1
+        raise several_pictures(len(tiff.pages) - (len(pages) - len(full)))
+    page, stacked = full[0], 1
     with contextlib.suppress(Exception):  # of odd descriptions
-        pictures = tiff.series[0].size // page.size
-    if pictures > 1:
-        raise SMNetError(f"is a stack of {pictures} pictures; save the one to denoise by itself")
-    return page, len(pages) - 1
+        stacked = tiff.series[0].size // page.size  # as ImageJ's, which have one page
+    if stacked > 1:
+        raise several_pictures(stacked)
+    return page, len(pages) - 1 + len(page.pages or ())
 
 
 def is_preview(page: tifffile.TiffPage) -> bool:
@@ -95,7 +95,7 @@ def check_page(page: tifffile.TiffPage) -> None:
     channels = page.samplesperpixel
     bits = page.bitspersample
     if page.imagedepth > 1:
-        raise SMNetError(f"is a volume of {page.imagedepth} pictures; save the one to denoise")
+        raise several_pictures(page.imagedepth)
     if page.sampleformat == FLOAT:
         count = f"{channels} channel{'s' * (channels > 1)}"
         raise SMNetError(
@@ -103,7 +103,7 @@ def check_page(page: tifffile.TiffPage) -> None:
             " convert it to 8 or 16 bits first"
         )
     if page.sampleformat == SIGNED:
-        raise SMNetError(f"has signed samples, signed {bits}-bit ones; convert it to unsigned ones")
+        raise SMNetError(f"has signed {bits}-bit samples; convert it to unsigned ones first")
     if page.sampleformat != 1:
         raise SMNetError("has samples that are no whole numbers; convert it to 8 or 16 bits first")
     if bits == 1 and page.photometric != PALETTE:
@@ -129,7 +129,10 @@ def check_colours(page: tifffile.TiffPage) -> None:
         raise SMNetError(f"is {found}; convert it to gray or RGB first")
     colours = 3 if photometric == RGB else 1
     if channels < colours or (colours == 1 and channels > 2):
-        raise SMNetError(f"has {channels} channels; convert it to gray or RGB first")
+        what = "RGB" if colours == 3 else "not RGB"
+        raise SMNetError(
+            f"has {channels} channels that are {what}; convert it to gray or RGB first"
+        )
 
 
 def check_segments(page: tifffile.TiffPage, size: int) -> None:
@@ -164,7 +167,8 @@ def take_samples(photo: Photo, page: tifffile.TiffPage) -> None:
     extra = find_alpha(page, samples.shape[2] - colours)
     left = samples.shape[2] - colours - (extra is not None)
     if left:
-        photo.notes.append(f"{left} of its {samples.shape[2]} channels are left out")
+        those = f"{left} of its {samples.shape[2]} channels {'are' if left > 1 else 'is'}"
+        photo.notes.append(f"{those} left out")
     kept = [*range(colours), *([] if extra is None else [colours + extra])]
     photo.pixels, photo.alpha = split_alpha(samples[:, :, kept])
     if extra is not None:
@@ -197,11 +201,7 @@ def look_up(indices: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
 
 def take_tags(photo: Photo, page: tifffile.TiffPage, data: bytes) -> None:
     """Set tags and metadata, read by Pillow: EXIF in other formats is written by it."""
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
-    tags._bigtiff = b"+" in data[:4]  # Pillow overlooks it where the byte order is big-endian
-    file = io.BytesIO(data)
-    file.seek(page.offset)
-    tags.load(file)
+    tags = read_directory(data, page.offset)
     if tags.pop(PHOTOSHOP_LAYERS, None):
         photo.notes.append("its Photoshop layers are left out")
     resources = tags.pop(PHOTOSHOP_RESOURCES, None)
@@ -216,25 +216,35 @@ def take_tags(photo: Photo, page: tifffile.TiffPage, data: bytes) -> None:
         unit = {2: 1, 3: 2.54}.get(tags.get(RESOLUTION[2], 2))  # inches and centimetres
         if unit and math.isfinite(across) and math.isfinite(down) and across > 0 < down:
             photo.metadata["dpi"] = across * unit, down * unit
-    if len(exif := find_exif(tags, data, page.offset)):
+    if len(exif := find_exif(tags, data)):
         photo.metadata["exif"] = exif.tobytes()
 
 
-def find_exif(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, offset: int) -> Image.Exif:
+def read_directory(
+    data: bytes, offset: int, *, group: int | None = None
+) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The tags at `offset` of a TIFF file; `group` is the tag that points there."""
+    header = data[: 16 if data[2] == 43 else 8]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header, group=group)
+    tags._bigtiff = b"+" in data[:4]  # Pillow overlooks it where the byte order is big-endian
+    file = io.BytesIO(data)
+    file.seek(offset)
+    tags.load(file)
+    return tags
+
+
+def find_exif(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Image.Exif:
     """What other files have in their EXIF: a TIFF file has it among its tags, or in folders of its
     own."""
-    found, exif = Image.Exif(), Image.Exif()
-    found.bigtiff, found.endian = tags._bigtiff, tags._endian
-    with contextlib.suppress(Exception):  # a damaged folder
-        found.load_from_fp(io.BytesIO(data), offset)
-        for tag in EXIF_TAGS:
-            if tag in found:
-                exif[tag] = in_bytes(found[tag])
-        for tag in SUB_IFDS:
-            if folder := found.get_ifd(tag):
-                exif[tag] = {
-                    key: in_bytes(value)
-                    for key, value in folder.items()
-                    if key != INTEROPERABILITY_IFD
-                }
+    exif = Image.Exif()
+    for tag in EXIF_TAGS:
+        with contextlib.suppress(Exception):  # a damaged value
+            if tag in tags:
+                exif[tag] = in_bytes(tags[tag])
+    for tag in SUB_IFDS:
+        with contextlib.suppress(Exception):  # a damaged folder
+            folder = read_directory(data, tags[tag], group=tag)
+            exif[tag] = {
+                key: in_bytes(value) for key, value in folder.items() if key != INTEROPERABILITY_IFD
+            }
     return exif

@@ -1,0 +1,161 @@
+"""smnet/jobs.py: every picture asked for is denoised once, and nothing is replaced unasked."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from photo_files import LOSSLESS, RGB, pillow
+
+import denoise
+from smnet.photos.reading import read_photo
+from utils import SMNetError
+
+
+def test_a_result_never_replaces_its_picture_or_another_result(work, capsys):
+    for folder in ("a", "b"):
+        (work / folder).mkdir()
+        (work / folder / "x.png").write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["a/x.png", "-o", "a", "--overwrite"]) == 1
+    assert "would replace the picture" in capsys.readouterr().err
+    assert denoise.main(["a/x.png", "b/x.png", "-o", "out"]) == 1
+    assert "already the result of another picture" in capsys.readouterr().err
+    assert (work / "a" / "x.png").read_bytes() == LOSSLESS["gray.png"]
+
+
+def test_odd_names_and_folders(work, capsys, monkeypatch):
+    folder = work / "in"
+    folder.mkdir()
+    for name in ("a.png", "a.bmp", "two\nlines.png", "x" * 245 + ".png"):
+        (folder / name).write_bytes(LOSSLESS["gray.png" if name[-1] == "g" else "gray.bmp"])
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path="."):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    for _ in range(2):  # the results lie in the folder itself the second time
+        assert denoise.main(["in", "in/a.png", "-o", "in/out", "--compare", "--overwrite"]) == 1
+        said = capsys.readouterr()
+        assert "denoised 3 pictures, skipped 4" in said.out and said.err.count("\n") == 4
+        assert "in/closed: this folder cannot be read (Permission denied)" in said.err
+        assert (
+            "in/pipe.png: is no file" in said.err
+            and "in/loop.png: " in said.err
+            and "x.png" in said.err
+        )
+    written = {path.name for path in (folder / "out").iterdir()}
+    assert written == {
+        "a.png",
+        "a.bmp",
+        "two\nlines.png",
+        "a_compare.png",
+        "a.png_compare.png",
+        "two\nlines_compare.png",
+    }
+    (work / "file").write_text("")
+    with pytest.raises(SMNetError, match="file is a file; give a folder"):
+        denoise.main(["in", "-o", "file"])
+    for wrong in (
+        "in/a.png -o a.jp2",
+        "in/a.png --noiseL 25 --weights x.pth",
+        "in/a.png --point 1 1",
+    ):
+        with pytest.raises(SystemExit) as caught:
+            denoise.main(wrong.split())
+        assert caught.value.code == 2
+
+
+def test_a_file_is_not_taken_for_the_name_of_a_folder(work, unchanged, capsys):
+    for name in ("a.png", "in/b.png", "in/c.png", "in/d.HEIC", "in/e.nef", "in/notes.txt"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    for wrong, said in (
+        ("a.png in/b.png -o z.jpg", "z.jpg names one file"),
+        ("in -o z.png", "name a folder by -o"),
+        ("a.png -o z.heic", "pictures are written as .png,"),
+        ("a.png in -o z.JP2", "give one, or make the folder"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            denoise.main(wrong.split())
+        assert caught.value.code == 2 and said in capsys.readouterr().err
+    assert not [*work.glob("z*")]
+    (work / "there.jpg").mkdir()
+    for folder in ("results.v2", "there.jpg"):
+        assert denoise.main(["a.png", "in", "-o", folder]) == 0
+        said = capsys.readouterr().out
+        passed_over = "passed over 2 of kinds that cannot be read (.heic, .nef)"
+        assert f"denoised 3 pictures, skipped 0, {passed_over}\n" in said
+        assert sorted(path.name for path in (work / folder).iterdir()) == [
+            "a.png",
+            "b.png",
+            "c.png",
+        ]
+
+
+def test_a_file_given_twice_is_taken_once(work, unchanged, capsys):
+    (work / "in").mkdir()
+    (work / "in" / "a.png").write_bytes(LOSSLESS["gray.png"])
+    (work / "in" / "link.png").symlink_to("a.png")  # another picture, as far as its name goes
+    assert (
+        denoise.main(["in/a.png", str(work / "in" / "a.png"), "in/../in/a.png", "in/link.png"]) == 0
+    )
+    assert "denoised 2 pictures, skipped 0\n" in capsys.readouterr().out
+    assert {path.name for path in (work / "in").glob("*_*")} == {
+        "a_denoised.png",
+        "link_denoised.png",
+    }
+
+
+def test_the_root_folder_has_nothing_beside_it(work, capsys):
+    (work / "a.png").write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["/", "a.png"]) == 1
+    said = capsys.readouterr()
+    assert (
+        said.err == "skipped: /: the results cannot lie beside it; name a folder for them by -o\n"
+    )
+    assert "denoised 1 picture, skipped 1\n" in said.out
+
+
+def test_names_that_do_not_say_what_a_file_is(work, unchanged, capsys):
+    jpeg = pillow(RGB, "JPEG")
+    for name in ("a.jfif", "a.jpe", "none", "a.foo"):
+        (work / name).write_bytes(jpeg)
+    (work / "png.jpg").write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["a.jfif", "a.jpe", "none", "a.foo", "png.jpg"]) == 1
+    said = capsys.readouterr()
+    assert "skipped: none: none_denoised: pictures are written as .png, " in said.err
+    assert said.err.count("; give -o such a name\n") == 2
+    assert (
+        said.out.count("it is a PNG file, and becomes JPEG as its name says")
+        == said.out.count("it is a ")
+        == 1
+    )
+    for name in ("a_denoised.jfif", "a_denoised.jpe", "png_denoised.jpg"):
+        assert read_photo(work / name).format == "JPEG"
+    assert denoise.main(["none", "-o", "a.png"]) == denoise.main(["png.jpg", "-o", "b.png"]) == 0
+    assert "it is a" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="there are no closed folders for root"
+)
+def test_a_folder_without_permission_is_one_line(work, capsys):
+    for name in ("open/b.png", "closed/a.png"):
+        (work / name).parent.mkdir()
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    (work / "closed").chmod(0)
+    try:
+        assert denoise.main(["closed", "closed/a.png", "open", "-o", "out"]) == 1
+    finally:
+        (work / "closed").chmod(0o700)
+    said = capsys.readouterr()
+    assert (
+        said.err.count("Permission denied") == 2 == said.err.count("\n")
+        and "denoised 1 picture, skipped 2" in said.out
+    )

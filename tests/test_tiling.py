@@ -1,0 +1,109 @@
+"""smnet/tiling.py: any size in bounded memory, without seams."""
+
+import pytest
+import torch
+from helpers import synthetic_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import SMNet
+from smnet import tiling
+from smnet.tiling import OVERLAP, SMALLEST, Denoiser, cuts, ramps
+from utils import SMNetError
+
+
+@given(
+    length=st.integers(1, 9000),
+    tile=st.integers(SMALLEST // 8, 100).map(lambda eighths: 8 * eighths),
+)
+@settings(max_examples=200, deadline=None)
+def test_tiles_cover_everything_once(length, tile):
+    pieces = cuts(length, tile)
+    weights = torch.zeros(length)
+    for (start, stop), ramp in zip(pieces, ramps(pieces), strict=True):
+        assert 0 <= start < stop <= length and stop - start <= tile
+        weights[start:stop] += ramp
+    assert (weights - 1).abs().max() < 1e-6
+    assert (
+        all(a[1] - b[0] >= OVERLAP for a, b in zip(pieces, pieces[1:]))
+        and len({b - a for a, b in pieces}) == 1
+    )
+
+
+def test_tiles_of_large_pictures_cost_at_most_15_percent_more():
+    for width, height in ((4000, 3000), (6000, 4000), (8000, 6000)):
+        total = sum(b - a for a, b in cuts(width, tiling.LARGEST)) * sum(
+            b - a for a, b in cuts(height, tiling.LARGEST)
+        )
+        assert total <= 1.15 * width * height
+
+
+@pytest.mark.slow
+@given(height=st.integers(1, 300), width=st.integers(1, 300))
+@settings(max_examples=15, deadline=None)
+def test_any_size_in_tiles(height, width):
+    torch.manual_seed(0)
+    model = SMNet(1, 2)
+    x = torch.rand(1, height, width)
+    output = Denoiser(model, tile=SMALLEST)(x)
+    assert output.shape == x.shape and output.isfinite().all()
+    if max(height, width) <= SMALLEST:
+        with torch.inference_mode():
+            assert torch.equal(output, model(x[None])[0])
+
+
+@pytest.mark.slow
+def test_tiles_are_seamless():
+    """A network with small weights sees far too little to notice the tiles; what it gives must not
+    show them either."""
+    torch.manual_seed(3)
+    model = SMNet(1, 4).eval()
+    noisy = torch.from_numpy(synthetic_picture(5, 300, 420)[:, :, 0].copy())[
+        None
+    ] / 255 + 0.1 * torch.randn(1, 300, 420)
+    whole, tiled = Denoiser(model, tile=0)(noisy), Denoiser(model, tile=136)(noisy)
+    difference = (tiled - whole)[0]
+    assert difference.square().mean() < 1e-4 * (whole - noisy).square().mean()
+    for axis, length in ((0, 300), (1, 420)):
+        steps = difference.diff(dim=axis).square().mean(dim=1 - axis).sqrt()
+        borders = [edge - 1 for piece in cuts(length, 136) for edge in piece if 0 < edge < length]
+        own = whole[0].diff(dim=axis).square().mean().sqrt()
+        assert steps[borders].max() < 0.05 * own
+
+
+class Small(torch.nn.Module):
+    """A device on which not more than `room` pixels fit."""
+
+    def __init__(self, room: int):
+        super().__init__()
+        self.room, self.width, self.channels = room, 4, 1
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.asked: list[int] = []
+
+    def forward(self, x):
+        self.asked.append(max(x.shape[-2:]))
+        if x.shape[-1] * x.shape[-2] > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x * 1
+
+
+def test_running_out_of_memory_halves_the_tiles_and_goes_on():
+    model, x = Small(room=200 * 200), torch.rand(1, 500, 700)
+    denoiser = Denoiser(model, tile=512)
+    assert torch.allclose(denoiser(x), x, atol=1e-6)
+    assert max(model.asked[2:]) < 512 and denoiser.limit < 200 < denoiser.limit * 2
+    model.asked.clear()
+    denoiser(x)
+    assert max(model.asked) <= 200  # it has learned
+    with pytest.raises(SMNetError, match="not enough memory"):
+        Denoiser(Small(room=10), tile=512)(x)
+
+
+def test_memory_decides():
+    model = SMNet(1, 16)
+    needed = tiling.memory_needed(model, 1000 * 1000)
+    assert len(Denoiser(model, memory=needed + 0.01).tiles(1000, 1000)) == 1
+    assert len(Denoiser(model, memory=needed - 0.01).tiles(1000, 1000)) > 1
+    assert len(Denoiser(model).tiles(600, 600)) == 1
+    with pytest.raises(SMNetError, match="too little"):
+        Denoiser(model, memory=0.01).tiles(500, 500)
