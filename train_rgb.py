@@ -35,6 +35,7 @@ DEFAULTS = dict(
     epochs=50,
     max_steps=0,  # steps in all, 0: as many as the epochs have
     optimizer="adam",  # or "muon" for the kernels, which learns faster; Adam for the rest
+    loss="mse",  # or "psnr": its logarithm, so that weak and strong noise count alike
     lr=5e-4,  # Adam's rate; with width 16 or Muon 2e-3 is better
     betas=(0.9, 0.999),  # Adam's decay rates
     muon_lr=0.01,  # Muon's rate

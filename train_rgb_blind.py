@@ -27,6 +27,7 @@ DEFAULTS = dict(
     train_h5="train_data.h5",  # training patches, from dataset.py
     val_h5="val_data.h5",  # validation pictures, from dataset.py
     noiseL_range=(0, 55),  # grey levels 0-255, sigma of the training noise, drawn per picture
+    camera=0.0,  # share of the crops that get a camera's noise; the others get white noise
     val_noiseL=25,  # grey levels, sigma of the validation noise
     width=64,  # base channels of the network; 16 is the compact one, with 1/16 of the arithmetic
     shuffle=1,  # 2: folds 2x2 pixels into 4 times the channels, faster on CPUs; 1: the authors'
@@ -37,6 +38,7 @@ DEFAULTS = dict(
     epochs=100,
     max_steps=0,  # steps in all, 0: as many as the epochs have
     optimizer="adam",  # or "muon" for the kernels, which learns faster; Adam for the rest
+    loss="mse",  # or "psnr": its logarithm, so that weak and strong noise count alike
     lr=5e-4,  # Adam's rate; with width 16 or Muon 2e-3 is better
     betas=(0.9, 0.999),  # Adam's decay rates
     muon_lr=0.01,  # Muon's rate
@@ -71,12 +73,15 @@ def main(argv: list[str] | None = None) -> int:
         draws=args.draws,
         seed=args.seed,
         allow_pairs=True,
+        camera=args.camera,
         color_jitter=args.color_jitter,
     )
-    if train_set.pairs:
-        args = options.args_for_pairs(args, val_h5=train_set.val_h5)
-    val_pictures = read_pictures(args.val_h5, channels=3, pairs=train_set.pairs)
-    name = run_name(3, noiseL=None, real=train_set.pairs)
+    if train_set.real:
+        args = options.args_for_real_noise(
+            args, val_h5=train_set.val_h5, only_pairs=train_set.only_pairs
+        )
+    val_pictures = read_pictures(args.val_h5, channels=3, pairs=train_set.real)
+    name = run_name(3, noiseL=None, real=train_set.real)
     return loop.fit(model, train_set, val_pictures, name=name, args=args)
 
 

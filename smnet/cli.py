@@ -28,8 +28,8 @@ def run_script(main: Callable[[], int | None]) -> None:
         if not is_out_of_memory(error):
             raise
         sys.exit(
-            "error: out of memory; use smaller pictures, or in training a larger --accumulate, --amp, "
-            "or a smaller --batchsize or --patch_size"
+            "error: out of memory; use smaller pictures, or in training a larger --accumulate, "
+            "--amp, or a smaller --batchsize or --patch_size"
         )
     except BrokenPipeError:  # who reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,8 @@ from utils import SMNetError
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that this process or its GPU has no memory left."""
     # CUDA, MPS; Windows; Linux; cuBLAS; cuDNN
-    words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED|unable to find an engine"
+    words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED"
+    words += "|unable to find an engine"
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or re.search(words, str(error)) is not None

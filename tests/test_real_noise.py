@@ -77,7 +77,7 @@ def test_the_h5_file_keeps_pairs_together(work, capsys):
         seed=0,
         allow_pairs=True,
     )
-    assert train_set.pairs
+    assert train_set.real and train_set.only_pairs
     for index in range(0, len(train_set), 5):
         clean, noisy, sigma = train_set[1, index]
         assert (

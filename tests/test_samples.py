@@ -1,13 +1,16 @@
 """Training samples: each a function of (seed, epoch, index), whatever the workers."""
 
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from helpers import write_pairs
 from torch.utils.data import DataLoader
 
+import dataset
 from smnet.training.samples import EpochBatches, PatchDataset, orient
 from utils import SMNetError
 
@@ -56,6 +59,49 @@ def test_blind_levels_fill_their_range(gray_h5):
 def test_the_eight_orientations_are_distinct():
     patch = np.arange(9).reshape(1, 3, 3)
     assert len({orient(patch, i).tobytes() for i in range(8)}) == 8
+
+
+@pytest.fixture(scope="session")
+def mixed_h5(rgb_h5, tmp_path_factory) -> list[Path]:
+    """RGB patches, and pairs of them with noise of 12 grey levels."""
+    folder = tmp_path_factory.mktemp("mixed_h5")
+    write_pairs(folder / "pictures", [f"{scene}_{i}" for scene in ("a", "b", "c") for i in (1, 2)])
+    words = f"--train_dir {folder}/pictures --pairs *_real* *_mean* --holdout 2 --patch_size 48"
+    words += f" --train_h5 {folder}/train.h5 --val_h5 {folder}/val.h5"
+    assert dataset.main(words.split()) == 0
+    return [rgb_h5[0], folder / "train.h5"]
+
+
+def test_pairs_camera_noise_and_white_noise_mix(mixed_h5):
+    mixed = dict(channels=3, allow_pairs=True, camera=0.5, noise_range=(40, 40), draws=8)
+    samples = PatchDataset(mixed_h5, patch_size=32, seed=5, **mixed)
+    photographs, pairs = (file.stored for file in samples.files)
+    assert samples.real and not samples.only_pairs and len(samples) == 8 * (photographs + pairs)
+    levels = {"pair": [], "camera": [], "white": []}
+    for index in range(len(samples)):
+        clean, noisy, sigma = samples[0, index]
+        is_pair = index % samples.stored >= photographs
+        kind = "pair" if is_pair else "camera" if torch.isnan(sigma) else "white"
+        levels[kind].append(255 * (noisy - clean).std().item())
+        assert kind == "white" or 0 <= noisy.min() and noisy.max() <= 1
+        assert is_pair <= bool(torch.isnan(sigma))
+    assert len(levels["pair"]) == 8 * pairs and max(levels["pair"]) < 15
+    assert 37 < min(levels["white"]) and max(levels["white"]) < 43
+    assert 0.35 < len(levels["camera"]) / (8 * photographs) < 0.65
+    for key in ((0, 3), (1, samples.stored - 1)):
+        for ours, again in zip(samples[key], pickle.loads(pickle.dumps(samples))[key]):
+            assert torch.equal(ours.nan_to_num(), again.nan_to_num())
+
+
+def test_gray_camera_noise_is_the_gray_of_colour(mixed_h5):
+    mixed = dict(patch_size=32, noise_range=(0, 55), draws=1, seed=5, camera=1.0)
+    colour, gray = (
+        PatchDataset(mixed_h5[0], channels=channels, **mixed)[0, 4] for channels in (3, 1)
+    )
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    for ours, theirs in zip(gray[:2], colour[:2]):
+        assert ours.shape == (1, 32, 32)
+        assert (ours - (theirs * weights).sum(0, keepdim=True)).abs().max() < 1 / 255
 
 
 def test_workers_and_global_generators_change_nothing(gray_h5):

@@ -148,11 +148,9 @@ def test_accumulation_changes_nothing_but_rounding(train_args, tmp_path):
 
 def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, monkeypatch):
     seen = []
-    head = torch.nn.functional.mse_loss
+    loss = learner.Learner.loss
     monkeypatch.setattr(
-        torch.nn.functional,
-        "mse_loss",
-        lambda output, clean: seen.append(output.dtype) or head(output, clean),
+        learner.Learner, "loss", lambda self, errors: seen.append(errors.dtype) or loss(self, errors)
     )
     train_gray.main(train_args)
     train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp"])
@@ -256,3 +254,13 @@ def test_muon_takes_the_kernels_and_adam_the_rest(train_args, tmp_path):
     kernels = [p for p in model.parameters() if p.ndim == 4 and p.shape[0] > 1 and p.shape[1] > 1]
     adam, muon = (len(optimizer["param_groups"][0]["params"]) for optimizer in state["optimizers"])
     assert muon == len(kernels) and adam + muon == len(list(model.parameters()))
+
+
+def test_the_psnr_loss_trains_otherwise_and_logs_the_mean_squared_error(train_args, tmp_path):
+    train_gray.main(train_args)
+    train_gray.main([*train_args, *folders(tmp_path / "b"), "--loss", "psnr"])
+    mse, psnr = log_lines(tmp_path), log_lines(tmp_path / "b")
+    assert psnr[0]["loss"] == pytest.approx(mse[0]["loss"], rel=0.05)  # the same first step
+    assert psnr[-1]["loss"] != mse[-1]["loss"] and psnr[-1]["loss"] < psnr[0]["loss"]
+    with pytest.raises(SMNetError, match="--loss was psnr, is now mse"):
+        train_gray.main([*train_args, *folders(tmp_path / "b"), "--resume", "--epochs", "4"])

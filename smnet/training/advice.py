@@ -20,11 +20,8 @@ BYTES_HELD = {"cpu": (900, 460), "cuda": (900, 460), "mps": (900, 460)}
 def announce(learner: Learner, train_set: PatchDataset, *, name: str) -> None:
     """Say what begins, and where this machine is too small for it."""
     args, done = learner.args, learner.done
-    if train_set.pairs:
-        print(
-            f"{args.train_h5} holds pairs of real noise: no noise is added; the validation is on "
-            f"those in {args.val_h5}"
-        )
+    if train_set.real:
+        print(f"{noise_added(train_set, args)}; the validation is on the pairs in {args.val_h5}")
     processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
     parameters = sum(p.numel() for p in learner.model.parameters())
     print(
@@ -42,6 +39,14 @@ def announce(learner: Learner, train_set: PatchDataset, *, name: str) -> None:
         if advice:
             print(advice)
     sys.stdout.flush()
+
+
+def noise_added(train_set: PatchDataset, args: argparse.Namespace) -> str:
+    """What noise the crops get, where some of it is real or a camera's."""
+    if train_set.only_pairs:
+        return f"{', '.join(args.train_h5)} holds pairs of real noise: no noise is added"
+    share = f"{args.camera:.0%} of the crops that are no pairs"
+    return f"{share} get a camera's noise, the others white noise"
 
 
 def memory_advice(learner: Learner) -> str | None:
@@ -93,7 +98,7 @@ def shared_memory_advice(
     """
     if not workers or not SHARED_MEMORY.is_dir():
         return None
-    picture = train_set.channels * train_set.patch_size**2 * (1 + train_set.pairs)
+    picture = train_set.channels * train_set.patch_size**2 * (1 + train_set.real)
     in_flight = processes * (workers * PREFETCHED + 1) * batchsize * picture
     free = shutil.disk_usage(SHARED_MEMORY).free
     if in_flight < free:

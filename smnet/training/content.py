@@ -40,6 +40,17 @@ def describe_patches(file: h5py.File) -> dict:
     }
 
 
+def describe_together(descriptions: list[dict]) -> dict:
+    """Of several files of training patches as one data set; of a single one, what it holds."""
+    if len(descriptions) == 1:
+        return descriptions[0]
+    return {
+        "files": len(descriptions),
+        **{key: sum(d[key] for d in descriptions) for key in ("patches", "pictures")},
+        "checksum": checksum(*(d["checksum"] for d in descriptions)),
+    }
+
+
 def describe_pictures(pictures: list[Picture]) -> dict:
     """Of validation pictures: how many, and a checksum of names and pixels."""
     parts: list[str | bytes] = []
@@ -59,7 +70,7 @@ def checksum(*parts: str | bytes) -> str:
 
 def in_words(description: dict) -> str:
     """A description as a message shows it: "12 patches, 3 pictures, patch_size 48, ..."."""
-    counts = ("patches", "pictures")
+    counts = ("files", "patches", "pictures")
     return ", ".join(
         f"{value} {key}" if key in counts else f"{key} {value}"
         for key, value in description.items()

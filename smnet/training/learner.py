@@ -12,13 +12,14 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models import SMNet
 from smnet.training import distributed
 from smnet.training.optimizers import MovingAverage, lr_factor, make_optimizers
 from smnet.training.samples import EpochBatches, PatchDataset
 from utils import SMNetError
+
+PSNR_FLOOR = 1e-5  # mean squared error, 50 dB
 
 
 @dataclasses.dataclass
@@ -75,8 +76,8 @@ class Learner:
         self.steps_per_epoch = len(self.batches)
         if not self.steps_per_epoch:
             raise SMNetError(
-                f"{args.train_h5} gives {len(train_set)} samples an epoch, less than --batchsize "
-                f"{args.batchsize}; give a smaller one, or more pictures to dataset*.py"
+                f"{', '.join(args.train_h5)} gives {len(train_set)} samples an epoch, less than "
+                f"--batchsize {args.batchsize}; give a smaller one, or more pictures to dataset*.py"
             )
         if args.batchsize < distributed.size():
             raise SMNetError(
@@ -141,8 +142,8 @@ class Learner:
     def step(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """One optimizer step on this process's share of a batch, 2 x (n, C, H, W).
 
-        Returns its part of the batch's loss before the step, detached: the parts of all processes
-        add up to the loss.
+        Returns its part of the batch's mean squared error before the step, detached: the parts of
+        all processes add up to it.
         """
         for optimizer, rate in zip(self.optimizers, self.rates):
             optimizer.zero_grad()
@@ -154,12 +155,11 @@ class Learner:
             with self.no_sync() if i + 1 < len(pieces) else nullcontext():
                 with self.autocast:
                     output = self.parallel(noisy_piece)
-                part = F.mse_loss(output.float(), clean_piece) * (
-                    len(clean_piece) / self.args.batchsize
-                )
+                errors = (output.float() - clean_piece).square().mean((1, 2, 3))  # (n,)
                 # The gradients are averaged over the processes, where their sum is wanted.
-                self.scaler.scale(part * distributed.size()).backward()
-            total += part.detach()
+                share = distributed.size() / self.args.batchsize
+                self.scaler.scale(self.loss(errors) * share).backward()
+            total += errors.detach().sum() / self.args.batchsize
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if self.args.grad_clip:
@@ -170,6 +170,14 @@ class Learner:
         if self.average:
             self.average.update_parameters(self.model)
         return total
+
+    def loss(self, errors: Tensor) -> Tensor:
+        """The loss from the mean squared error of each picture (n,), summed over the pictures.
+
+        `--loss psnr` is the logarithm of the error: a picture counts by how many decibels it
+        gains, however strong its noise is. `PSNR_FLOOR` bounds what nearly clean pictures count.
+        """
+        return torch.log(errors + PSNR_FLOOR).sum() if self.args.loss == "psnr" else errors.sum()
 
     def raise_diverged(self, what: str) -> None:
         """Stop a run whose loss or weights are no numbers any more, before they replace good

@@ -24,11 +24,15 @@ SIGMA, RATE, DECAY = number(float, 0, 255), number(float, 0, 1000), number(float
 SIDE, SEED = number(int, 8), number(int, 0, 2**63 - 1)
 
 OPTIONS = [
-    Option("train_h5", str, "FILE", "training patches, made by dataset*.py"),
+    Option("train_h5", str, "FILE",
+           "training patches, made by dataset*.py; several files are drawn from as one", nargs="+"),
     Option("val_h5", str, "FILE", "validation pictures, made by dataset*.py"),
     Option("noiseL", SIGMA, "SIGMA", "sigma of the training noise, grey levels 0-255"),
     Option("noiseL_range", SIGMA, ("LOW", "HIGH"),
            "sigma of the training noise is uniform in this range, grey levels 0-255", nargs=2),
+    Option("camera", number(float, 0, 1), "SHARE",
+           "share of the crops, pairs left out, that get a camera's noise, 0-1; the others get "
+           "white noise"),
     Option("val_noiseL", SIGMA, "SIGMA",
            "sigma of the validation noise, grey levels; None: as trained"),
     Option("width", number(int, 2), "N", "base channels of the network, even"),
@@ -46,6 +50,9 @@ OPTIONS = [
     Option("optimizer", str, None,
            "adam, or muon for the kernels with more than one input and output channel and adam "
            "for the rest", choices=("adam", "muon")),
+    Option("loss", str, None,
+           "mse: mean squared error; psnr: its logarithm for each picture, so that weak and strong "
+           "noise count alike", choices=("mse", "psnr")),
     Option("lr", RATE, "RATE", "Adam's learning rate"),
     Option("betas", DECAY, "BETA", "Adam's two decay rates", nargs=2),
     Option("muon_lr", RATE, "RATE", "Muon's learning rate"),
@@ -95,7 +102,8 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
 
     given = [name for name in NOT_FOR_PAIRS if read.get(name) is not None]
     unset = {name: defaults[name] for name in NOT_FOR_PAIRS if name in read and name not in given}
-    read |= {**unset, "given": given, "betas": list(read["betas"])}
+    files = [read["train_h5"]] if isinstance(read["train_h5"], str) else read["train_h5"]
+    read |= {**unset, "given": given, "betas": list(read["betas"]), "train_h5": files}
     check_start(parser, read)
     if read["width"] % 2:
         parser.error(f"--width {read['width']} is odd: it must be even")
@@ -107,7 +115,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
 
 def add_hyperparameters(parser: argparse.ArgumentParser, defaults: dict) -> None:
     """Add the rows of `OPTIONS` that a script has an entry for."""
-    optional = {"noiseL", "noiseL_range"}  # a script has one of the two
+    optional = {"noiseL", "noiseL_range", "camera"}  # of the first two a script has one
     names = {option.name for option in OPTIONS}
     if unknown := defaults.keys() - names:
         raise TypeError(f"no such hyperparameter: {', '.join(sorted(unknown))}")
@@ -163,20 +171,24 @@ def noise_range(parser: argparse.ArgumentParser, read: dict) -> list[float]:
     return [low, high]
 
 
-def args_for_pairs(args: argparse.Namespace, *, val_h5: str) -> argparse.Namespace:
-    """The arguments for pairs of real noise, which have no sigma, and are validated on `val_h5`,
-    the pairs that were set aside, where no --val_h5 is given.
+def args_for_real_noise(
+    args: argparse.Namespace, *, val_h5: str | None, only_pairs: bool
+) -> argparse.Namespace:
+    """The arguments of a training on real or camera noise, which have no sigma.
+
+    It is validated on pairs: those in --val_h5 or, if that is not given, in `val_h5`.
 
     Raises:
-        SMNetError: the command line gives a sigma.
+        SMNetError: the command line gives a sigma that does not apply, or no pairs to validate on.
     """
+    useless = {"noiseL_range", "val_noiseL"} if only_pairs else {"val_noiseL"}
     for name in args.given:
-        if name != "val_h5":
+        if name in useless:
             raise SMNetError(
-                f"{args.train_h5} holds pairs of real noise, to which --{name} does not apply; "
-                "leave it out"
+                f"{', '.join(args.train_h5)}: --{name} does not apply to real noise; leave it out"
             )
-    changes = {"noise_range": None, "val_noiseL": None}
-    if "val_h5" not in args.given:
-        changes["val_h5"] = val_h5
+    if "val_h5" not in args.given and not val_h5:
+        raise SMNetError("give --val_h5, pairs of real noise (dataset*.py --pairs makes them)")
+    val_h5 = args.val_h5 if "val_h5" in args.given else val_h5
+    changes = {"noise_range": None, "val_noiseL": None, "val_h5": val_h5}
     return argparse.Namespace(**{**vars(args), **changes})

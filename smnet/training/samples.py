@@ -1,7 +1,7 @@
 """What is trained on: crops with noise, each a pure function of (seed, epoch, sample), and the
 order of an epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,87 +9,48 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from smnet.camera_noise import camera_pair
+from smnet.images import to_channels
 from smnet.patches import PATCH_PAIRS, PATCHES, open_h5
-from smnet.training.content import describe_patches, file_identity
+from smnet.training.augmentation import jitter_colors, orient
+from smnet.training.content import describe_patches, describe_together, file_identity
 from utils import SMNetError
 
 Key = tuple[int, int]  # (epoch, index) of a sample
 
 
-class PatchDataset(Dataset):
-    """Training samples from an h5 file of patches: (clean, noisy, sigma).
+class PatchFile:
+    """An h5 file of training patches or of pairs; each process opens it when it first reads.
 
-    An item is asked for by (epoch, index), index below draws x patches, and is a pure function of
-    (seed, epoch, index): crop, one of eight orientations, sigma (uniform in `noise_range`) and
-    noise. So neither workers nor processes nor a restart change it. clean and noisy are float32 (C,
-    patch_size, patch_size), clean in [0, 1], noisy = clean + sigma/255 * n, not clipped; sigma is a
-    float32 scalar in grey levels 0-255. From a file of pairs noisy is the real one, and sigma nan.
-
-    `crop` reads, `finish` adds the noise: a worker that reads passes uint8 crops on, an eighth of
-    the bytes. The file is opened by each worker when first read, and stays open: moving or
-    replacing it after that changes nothing.
+    It stays open: moving or replacing the file after that changes nothing.
 
     Args:
         path: file made by dataset.py or dataset_gray.py.
         channels: 1 or 3, as the file.
-        patch_size: side of the crop in pixels, at most the stored patches'.
-        noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
-        draws: how often a patch is drawn in an epoch.
-        seed: of every random choice, 0 or more.
-        allow_pairs: whether the file may hold pairs of real noise; `noise_range` does not count
-            then.
-        color_jitter: vary the colours of the clean crop (`jitter_colors`) before noise is added;
-            not those of pairs.
 
     Attributes:
-        pairs: whether the file holds pairs of real noise.
+        stored: number of patches.
+        side: of a patch, pixels.
+        pairs: whether it holds pairs of real noise.
         val_h5: the file of validation pairs that was made with it, else None.
-        description: what the file holds (`content.describe_patches`).
+        description: what it holds (`content.describe_patches`).
 
     Raises:
-        SMNetError: the file is missing or not of this kind, or its patches are smaller than
-            `patch_size`.
+        SMNetError: the file is missing or not of this kind.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        channels: int,
-        patch_size: int,
-        noise_range: tuple[float, float],
-        draws: int,
-        seed: int,
-        allow_pairs: bool = False,
-        color_jitter: bool = False,
-    ):
-        self.path, self.channels, self.patch_size = path, channels, patch_size
-        self.noise_range, self.draws, self.seed = noise_range, draws, seed
-        self.color_jitter = color_jitter
+    def __init__(self, path: str | Path, channels: int):
+        self.path, self.channels = path, channels
         self.file = None
         with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
-            self.stored, _, self.stored_size, _ = file["patches"].shape
+            self.stored, _, self.side, _ = file["patches"].shape
             self.pairs = file.attrs["kind"] == PATCH_PAIRS
             self.val_h5 = str(Path(path).parent / file.attrs["val_h5"]) if self.pairs else None
             self.description = describe_patches(file)
             self.identity = file_identity(file)
-        if self.pairs and not allow_pairs:
-            raise SMNetError(f"{path} holds pairs of real noise, which train_*_blind.py train on")
-        if patch_size > self.stored_size:
-            raise SMNetError(
-                f"{path} holds patches of {self.stored_size}x{self.stored_size}, too small for "
-                f"--patch_size {patch_size}; give a smaller one, or make the file anew with a "
-                "larger one"
-            )
-
-    def __len__(self) -> int:
-        return self.draws * self.stored
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "file": None}  # an open file does not travel to a worker
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
-        return self.finish(key, self.crop(key))
 
     def open(self) -> None:
         """Open the file.
@@ -103,41 +64,159 @@ class PatchDataset(Dataset):
             raise SMNetError(f"{self.path} was replaced while training started; start it again")
         self.file = file
 
-    def draw(self, key: Key) -> tuple[np.random.Generator, int, int, int]:
-        """(generator, top, left, orientation) of a sample; the generator's next draws are the
-        noise's."""
+    def read(self, patch: int, top: int, left: int, size: int) -> np.ndarray:
+        """A crop of a patch, uint8 (1, C, size, size), or of a pair (2, ...), clean and noisy.
+
+        Raises:
+            SMNetError: the file cannot be read.
+        """
+        if self.file is None:
+            self.open()
+        inside = np.s_[patch, :, top : top + size, left : left + size]
+        try:
+            return np.stack([self.file[name][inside] for name in self.names])
+        except OSError as error:
+            raise SMNetError(f"{self.path} cannot be read: {error}") from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The data sets in the file."""
+        return ("patches", "noisy") if self.pairs else ("patches",)
+
+
+class PatchDataset(Dataset):
+    """Training samples from h5 files of patches: (clean, noisy, sigma).
+
+    An item is asked for by (epoch, index), index below draws x patches, and is a pure function of
+    (seed, epoch, index): crop, one of eight orientations, and the noise. So neither workers nor
+    processes nor a restart change it. clean and noisy are float32 (C, patch_size, patch_size),
+    clean in [0, 1]. What noise a crop gets:
+
+    - a pair: its own, which is real;
+    - with probability `camera`: that of a random camera (`camera_noise.camera_pair`);
+    - else white noise, noisy = clean + sigma/255 * n, not clipped, sigma uniform in `noise_range`.
+
+    sigma is a float32 scalar in grey levels 0-255, nan for real and camera noise.
+
+    `crop` reads, `finish` adds white noise: a worker that reads passes uint8 crops on, an eighth of
+    the bytes.
+
+    Args:
+        paths: files made by dataset.py or dataset_gray.py.
+        channels: 1 or 3, as the files; with `camera` the files are RGB, and crops become gray.
+        patch_size: side of the crop in pixels, at most the stored patches'.
+        noise_range: (low, high) of sigma, grey levels 0-255; low == high is one known level.
+        draws: how often a patch is drawn in an epoch.
+        seed: of every random choice, 0 or more.
+        allow_pairs: whether the files may hold pairs of real noise.
+        camera: 0-1, share of the crops that are no pairs that get camera noise.
+        color_jitter: vary the colours of crops (`jitter_colors`) before they get white noise.
+
+    Attributes:
+        stored: patches in all files.
+        real: whether there is real or camera noise, which has no sigma.
+        only_pairs: whether there is nothing but pairs.
+        val_h5: the file of validation pairs that was made with the first pairs, else None.
+        description: what the files hold (`content.describe_patches`).
+
+    Raises:
+        SMNetError: a file is missing or not of this kind, or its patches are smaller than
+            `patch_size`.
+    """
+
+    def __init__(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        channels: int,
+        patch_size: int,
+        noise_range: tuple[float, float],
+        draws: int,
+        seed: int,
+        allow_pairs: bool = False,
+        camera: float = 0.0,
+        color_jitter: bool = False,
+    ):
+        self.channels, self.patch_size, self.noise_range = channels, patch_size, noise_range
+        self.draws, self.seed, self.camera, self.color_jitter = draws, seed, camera, color_jitter
+        paths = [paths] if isinstance(paths, str | Path) else paths
+        stored_channels = 3 if camera else channels
+        self.files = [PatchFile(path, stored_channels) for path in paths]
+        self.stored = sum(file.stored for file in self.files)
+        self.real = camera > 0 or any(file.pairs for file in self.files)
+        self.only_pairs = all(file.pairs for file in self.files)
+        self.val_h5 = next((file.val_h5 for file in self.files if file.pairs), None)
+        self.description = describe_together([file.description for file in self.files])
+        for file in self.files:
+            self.check(file, allow_pairs=allow_pairs)
+
+    def check(self, file: PatchFile, *, allow_pairs: bool) -> None:
+        """Raise where a file does not suit."""
+        if file.pairs and not allow_pairs:
+            raise SMNetError(
+                f"{file.path} holds pairs of real noise, which train_*_blind.py train on"
+            )
+        if self.patch_size > file.side:
+            raise SMNetError(
+                f"{file.path} holds patches of {file.side}x{file.side}, too small for "
+                f"--patch_size {self.patch_size}; give a smaller one, or make the file anew with a "
+                "larger one"
+            )
+
+    def __len__(self) -> int:
+        return self.draws * self.stored
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+        return self.finish(key, self.crop(key))
+
+    def locate(self, index: int) -> tuple[PatchFile, int]:
+        """The file of a sample, and the number of its patch there."""
+        patch = index % self.stored
+        for file in self.files:
+            if patch < file.stored:
+                break
+            patch -= file.stored
+        return file, patch
+
+    def draw(self, key: Key) -> tuple[np.random.Generator, int, int, int, bool]:
+        """(generator, top, left, orientation, whether it gets camera noise) of a sample; the
+        generator's next draws are the noise's."""
         epoch, index = key
+        file, _ = self.locate(index)
         # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders
         # the epoch.
         rng = np.random.default_rng((self.seed, epoch, index + 1))
-        top, left = rng.integers(self.stored_size - self.patch_size + 1, size=2)
-        return rng, top, left, rng.integers(8)
+        top, left = rng.integers(file.side - self.patch_size + 1, size=2)
+        orientation = rng.integers(8)
+        by_camera = self.camera > 0 and not file.pairs and rng.random() < self.camera
+        return rng, top, left, orientation, by_camera
 
     def crop(self, key: Key) -> Tensor:
-        """The crop of a sample as it is stored, uint8 (1, C, patch_size, patch_size); of pairs (2,
-        ...), clean and noisy."""
-        if self.file is None:
-            self.open()
-        _, top, left, _ = self.draw(key)
-        patch, size = key[1] % self.stored, self.patch_size
-        crops = []
-        for name in ("patches", "noisy")[: 1 + self.pairs]:
-            try:
-                stored = self.file[name][patch, :, top : top + size, left : left + size]
-            except OSError as error:
-                raise SMNetError(f"{self.path} cannot be read: {error}") from None
-            crops.append(stored)
-        return torch.from_numpy(np.stack(crops))
+        """The crop of a sample, uint8 (1, C, patch_size, patch_size), not yet turned.
+
+        Of data sets with real or camera noise (2, ...), clean and noisy; noisy is a copy of clean
+        where white noise is to come.
+        """
+        rng, top, left, _, by_camera = self.draw(key)
+        file, patch = self.locate(key[1])
+        crops = file.read(patch, top, left, self.patch_size)
+        if by_camera:
+            crops = np.stack(camera_pair(crops[0], rng))
+        elif self.real and not file.pairs:
+            crops = np.repeat(crops, 2, axis=0)
+        if crops.shape[1] > self.channels:
+            crops = np.stack([to_channels(crop.transpose(1, 2, 0), 1) for crop in crops])
+        return torch.from_numpy(crops)
 
     def finish(self, key: Key, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `crop` gave for `key` -> (clean, noisy, sigma)."""
-        rng, _, _, orientation = self.draw(key)
+        rng, _, _, orientation, by_camera = self.draw(key)
         # `astype` keeps the order in memory, by which `jitter_colors` adds up its means: one other
         # order, and the last bits differ.
         clean, *rest = (
             orient(crop, orientation).astype(np.float32) / 255 for crop in crops.numpy()
         )
-        if self.pairs:
+        if by_camera or self.locate(key[1])[0].pairs:
             noisy, sigma = rest[0], np.nan
         else:
             if self.color_jitter:
@@ -149,33 +228,6 @@ class PatchDataset(Dataset):
             torch.from_numpy(noisy),
             torch.tensor(sigma, dtype=torch.float32),
         )
-
-
-def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the eight orientations of a square (C, H, H): quarter turns by orientation % 4,
-    mirrored from 4 on."""
-    turned = np.rot90(patch, orientation % 4, axes=(1, 2))
-    return turned[:, :, ::-1] if orientation >= 4 else turned
-
-
-def jitter_colors(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Vary the colours of a patch (C, H, W), float32 in [0, 1]: channels permuted, saturation and
-    contrast changed.
-
-    Half of all patches stay as they are. In the others the order of the channels is random, the
-    distance of each pixel to its gray is multiplied by 0.5 to 2 (saturation), the distance to the
-    patch's mean by 0.6 to 1.4 (contrast), both log-uniform, and the result is clipped to [0, 1]. On
-    gray patches only the contrast changes.
-    """
-    if rng.random() < 0.5:
-        return patch
-    patch = patch[rng.permutation(len(patch))]
-    saturation, contrast = np.exp(rng.uniform(np.log([0.5, 0.6]), np.log([2, 1.4]))).astype(
-        np.float32
-    )
-    gray = patch.mean(axis=0, keepdims=True)
-    mean = gray.mean()
-    return np.clip(mean + contrast * (gray - mean + saturation * (patch - gray)), 0, 1)
 
 
 class EpochBatches:

@@ -19,10 +19,13 @@ FIXED = (
     "samples",  # of an epoch, by --train_h5 and --draws
     "seed",
     "color_jitter",
+    "camera",
+    "loss",
     "optimizer",
     "betas",
     "averaged",  # --ema above 0
 )
+OFF = {"loss": "mse"}  # what younger settings were before they were there; else False or 0
 # On these it may differ; what changed is said.
 CHANGEABLE = (
     "epochs",
@@ -56,6 +59,7 @@ def settings_of(
         train_data: `content.describe_patches` of --train_h5.
         val_data: `content.describe_pictures` of --val_h5.
     """
+    camera = getattr(args, "camera", 0.0)  # an option of the blind scripts alone
     more = {
         "samples": samples,
         "averaged": args.ema > 0,
@@ -63,7 +67,7 @@ def settings_of(
         "train_data": train_data,
         "val_data": val_data,
     }
-    everything = {**vars(args), **more}
+    everything = {**vars(args), "train_h5": ", ".join(args.train_h5), "camera": camera, **more}
     return {key: everything[key] for key in (*FIXED, *CHANGEABLE, *ADDED)}
 
 
@@ -85,7 +89,7 @@ def compare(before: dict, now: dict) -> Comparison:
     check_data(before, now)
     for key in FIXED:
         # A setting that is younger than the state was off then.
-        if before.get(key, False) != now[key]:
+        if before.get(key, OFF.get(key, False)) != now[key]:
             raise SettingsDiffer(change(key, before, now))
     say = [change(key, before, now) for key in CHANGEABLE if before[key] != now[key]]
     if "train_h5" in before and before["train_h5"] != now["train_h5"]:
