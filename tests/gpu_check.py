@@ -1,0 +1,302 @@
+"""Check on a GPU what the tests can only check on a CPU: one command, under nine minutes.
+
+    python tests/gpu_check.py                       # on the GPU; without one, what a CPU can do
+    python tests/gpu_check.py --only forward loop   # some of the checks
+    python tests/gpu_check.py --json gpu.json
+
+Each check runs in a process of its own with a time limit, so that a crash or a hang is one line in
+the table. Without CUDA, what needs it says "skipped". Exit status: 0, or 1 if a check failed.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from helpers import build_h5  # noqa: E402
+from test_models import authors_names, computed_weight  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import dataset_gray  # noqa: E402
+import utils  # noqa: E402
+from models import NonLocalBlock, SMNet  # noqa: E402
+from smnet.tiling import Denoiser  # noqa: E402
+
+RUN = "model_gray_L25"
+TRAIN = "--noiseL 25 --width 8 --patch_size 32 --batchsize 6 --draws 10 --workers 0 --seed 1"
+
+
+class Skipped(Exception):
+    """This check needs what is not here."""
+
+
+def need_cuda(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise Skipped("needs CUDA")
+
+
+# ------------------------------------------------------------------------------------------ checks
+
+
+def forward(device: torch.device) -> dict:
+    """CPU and device give the same outputs within 1e-4 and gradients within 1e-3."""
+    worst = {"output": 0.0, "gradient": 0.0}
+    for width in (4, 12, 16, 64):
+        for channels, height, rows in ((1, 1, 1), (3, 37, 61), (1, 64, 64)):
+            torch.manual_seed(width)
+            model = SMNet(channels, width)
+            for block in model.noise_memory.decoder:  # they start at zero, which hides attention
+                torch.nn.init.normal_(block.non_local.out.weight, std=0.1)
+            x = torch.rand(2, channels, height, rows)
+            ours, grads = output_and_gradients(model, x)
+            theirs, theirs_grads = output_and_gradients(model.to(device), x.to(device))
+            worst["output"] = max(worst["output"], difference(ours, theirs))
+            worst["gradient"] = max(
+                worst["gradient"], *(difference(a, b) for a, b in zip(grads, theirs_grads))
+            )
+    assert worst["output"] < 1e-4 and worst["gradient"] < 1e-3, worst
+    return worst
+
+
+def output_and_gradients(model: SMNet, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    model.zero_grad()
+    output = model(x)
+    output.square().mean().backward()
+    return output.detach(), [p.grad.clone() for p in model.parameters()]
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The greatest, relative to the greatest value (or to 1)."""
+    return ((ours - theirs.cpu()).abs().max() / max(1.0, ours.abs().max().item())).item()
+
+
+def golden(device: torch.device) -> dict:
+    """The authors' outputs from the authors' weights, within 1e-4 of full float32."""
+    stored = np.load(ROOT / "tests" / "golden.npz")
+    seed, names, worst = int(stored["seed"]), authors_names(), 0.0
+    for case in sorted({key.split("/")[0] for key in stored.files if "/" in key}):
+        channels, n, height, width = map(int, case.split("x"))
+        model = SMNet(channels)
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                value.copy_(computed_weight(names[name], value.shape))
+        x = np.random.default_rng([seed, channels, n, height, width])
+        x = torch.from_numpy(x.random((n, channels, height, width), dtype=np.float32))
+        with torch.inference_mode():
+            stages = model.to(device).stages(x.to(device))
+        for name, ours in zip(("noise_mask", "residual", "output"), stages):
+            worst = max(worst, float(np.abs(ours.cpu().numpy() - stored[f"{case}/{name}"]).max()))
+    assert worst < 1e-4, worst
+    return {"greatest difference": worst}
+
+
+def losses(device: torch.device, *options: str) -> list[float]:
+    """The losses of 20 steps of train_gray.py, by epoch of 20 steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        train_h5, val_h5 = build_h5(Path(folder), dataset_gray, 1)
+        words = f"{TRAIN} --train_h5 {train_h5} --val_h5 {val_h5} --max_steps 20 --epochs 1"
+        words += f" --device {device} --weights_dir {folder}/w --log_dir {folder}/l"
+        run_script("train_gray.py", *words.split(), *options)
+        text = (Path(folder) / "l" / f"{RUN}.jsonl").read_text()
+    return [json.loads(line)["loss"] for line in text.splitlines()]
+
+
+def run_script(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-600:] or done.stdout[-600:]
+    return done.stdout
+
+
+def modes(device: torch.device) -> dict:
+    """Every way of training comes near float32's loss over 20 steps."""
+    found = {"float32": losses(device)[0]}
+    ways = {
+        "amp": ["--amp"],
+        "accumulate": ["--accumulate", "3"],
+        "muon, average, clipping": "--optimizer muon --ema 0.9 --grad_clip 1".split(),
+    }
+    if device.type == "cuda":
+        ways |= {"tf32": ["--tf32"], "compile": ["--compile"]}
+    for name, options in ways.items():
+        found[name] = losses(device, *options)[0]
+    limits = {"amp": 0.05, "muon, average, clipping": 1.0}
+    for name, loss in found.items():
+        assert abs(loss / found["float32"] - 1) < limits.get(name, 0.01), found
+    return found
+
+
+def restart(device: torch.device) -> dict:
+    """torchrun (NCCL on CUDA): train, SIGTERM, resume; the same loss as without a break."""
+    with tempfile.TemporaryDirectory() as folder:
+        train_h5, val_h5 = build_h5(Path(folder), dataset_gray, 1)
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=1"]
+        words = f"train_gray.py {TRAIN} --train_h5 {train_h5} --val_h5 {val_h5} --epochs 40"
+        words += f" --device {device.type} --weights_dir {folder}/w --log_dir {folder}/l"
+        command = [*launcher, *words.split()]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if line.startswith("epoch 2"):
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        done = subprocess.run(
+            [*command[: command.index("--epochs")], "--epochs", "4", *command[-6:], "--resume"],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-600:]
+        assert "resumed after" in done.stdout, done.stdout[-600:]
+        lines = (Path(folder) / "l" / f"{RUN}.jsonl").read_text().splitlines()
+    return {"epochs": len(lines), "loss": json.loads(lines[-1])["loss"]}
+
+
+def attention(device: torch.device) -> dict:
+    """Attention never stores its scores, whatever the width of a head; peak memory in MB."""
+    need_cuda(device)
+    found = {}
+    for d in (2, 4, 8, 32):
+        for dtype in (torch.float32, torch.bfloat16):
+            block = NonLocalBlock(2 * d).to(device, dtype)
+            x = torch.randn(1, 2 * d, 256, 256, device=device, dtype=dtype)
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            with torch.inference_mode():
+                block(x)
+            peak = (torch.cuda.max_memory_allocated(device) - before) / 1e6
+            found[f"d {d}, {str(dtype)[6:]}"] = round(peak, 1)
+            scores = 256**2 * 128**2 * x.element_size() / 1e6
+            assert peak < scores / 10, f"d {d}, {dtype}: {peak:.0f} MB of {scores:.0f} for scores"
+    return found
+
+
+def tiles(device: torch.device) -> dict:
+    """A picture that does not fit is denoised in tiles, with about the same result."""
+    need_cuda(device)
+    torch.manual_seed(0)
+    model = SMNet(1, 64).to(device)
+    picture = torch.rand(1, 1024, 1024)
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(2e9 / total, device)
+    denoiser = Denoiser(model, tile=0)
+    output = denoiser(picture)
+    assert denoiser.limit < 1024, "it fitted: nothing was checked"
+    assert output.isfinite().all()
+    return {"side of the tiles": denoiser.limit}
+
+
+def loop(device: torch.device) -> dict:
+    """Five optimizer steps never make the CPU wait for the GPU."""
+    need_cuda(device)
+    from smnet.training import learner, optimizers
+
+    model = SMNet(1, 16).to(device, memory_format=torch.channels_last)
+    args = argparse.Namespace(
+        optimizer="muon", lr=1e-3, betas=(0.9, 0.99), muon_lr=0.01, loss="mse", batchsize=4
+    )
+    made = optimizers.make_optimizers(model, args)
+    average = optimizers.MovingAverage(model, decay=0.9)
+    clean = torch.rand(4, 1, 64, 64, device=device)
+    for step in range(7):
+        if step == 2:
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+        for optimizer, _ in made:
+            optimizer.zero_grad()
+        F.mse_loss(model(clean + 0.1 * torch.randn_like(clean)), clean).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, _ in made:
+            optimizer.step()
+        average.update_parameters(model)
+    torch.cuda.set_sync_debug_mode("default")
+    return {"steps": 5, "bf16": learner.has_bf16(device)}
+
+
+def scripts(device: torch.device) -> dict:
+    """test_gray.py and denoise.py on the device, beside the CPU's figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = {}
+        for name in ("cpu", str(device)):
+            words = f"--mode B --test_data sample --device {name} --json {folder}/{name[:4]}.json"
+            run_script("test_gray.py", *words.split())
+            runs = json.loads((Path(folder) / f"{name[:4]}.json").read_text())
+            found[name] = runs[0]["mean"]["psnr"]["SMNet"]
+    assert abs(found["cpu"] - found[str(device)]) < 0.01, found
+    return found
+
+
+CHECKS: dict[str, tuple[Callable[[torch.device], dict], int]] = {  # seconds that each may take
+    "forward": (forward, 90), "golden": (golden, 90), "modes": (modes, 240),
+    "restart": (restart, 120), "attention": (attention, 40), "tiles": (tiles, 40),
+    "loop": (loop, 40), "scripts": (scripts, 90),
+}  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------- command
+
+
+def run_one(name: str, device: str) -> dict:
+    """A check in a process of its own: its outcome ("passed", "failed", "skipped") and figures."""
+    started = time.monotonic()
+    command = [sys.executable, __file__, "--check", name, "--device", device]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=CHECKS[name][1], env=os.environ
+        )
+        lines = done.stdout.strip().splitlines()
+        result = json.loads(lines[-1]) if done.returncode == 0 and lines else None
+        result = result or {"outcome": "failed", "why": (done.stderr or done.stdout)[-400:].strip()}
+    except subprocess.TimeoutExpired:
+        result = {"outcome": "failed", "why": f"not done after {CHECKS[name][1]} s"}
+    return {"check": name, **result, "seconds": round(time.monotonic() - started, 1)}
+
+
+def check_here(name: str, device: str) -> dict:
+    """Run a check in this process."""
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        return {"outcome": "passed", "figures": CHECKS[name][0](torch.device(device))}
+    except Skipped as reason:
+        return {"outcome": "skipped", "why": str(reason)}
+    except AssertionError as error:
+        return {"outcome": "failed", "why": str(error)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--only", nargs="+", choices=CHECKS, help="checks to run (default: all)")
+    parser.add_argument("--device", default=there, help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write outcomes and figures there")
+    parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.check:
+        print(json.dumps(check_here(args.check, args.device)))
+        return 0
+    results = []
+    for name in args.only or CHECKS:
+        result = run_one(name, args.device)
+        results.append(result)
+        shown = result.get("figures") or result.get("why", "")
+        print(f"{name:10} {result['outcome']:8} {result['seconds']:6.1f} s  {shown}", flush=True)
+    if args.json:
+        name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+        content = {"device": name, "torch": torch.__version__, "checks": results}
+        with utils.replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+    return 1 if any(result["outcome"] == "failed" for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
