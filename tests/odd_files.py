@@ -34,8 +34,8 @@ def tiff_12_bit() -> bytes:
 # Every kind that cannot be denoised, and what is said of it.
 HOSTILE = {
     "empty.png": (b"", "is empty"),
-    "text.png": (b"not a picture at all\n" * 9, "no picture"),
-    "zeros.jpg": (bytes(5000), "no picture"),
+    "text.png": (b"not a picture at all\n" * 9, "not a picture"),
+    "zeros.jpg": (bytes(5000), "not a picture"),
     "cut.png": (LOSSLESS["rgb.png"][:900], "damaged"),
     "cut.jpg": (pillow(RGB, "JPEG")[:400], "damaged"),
     "cut.tif": (LOSSLESS["rgb.tiff"][:600], "damaged"),
@@ -43,7 +43,7 @@ HOSTILE = {
     "half.png": (half_a_png(), "its samples end too early"),
     "12 bits.tif": (tiff_12_bit(), "12 bits"),
     "float rgb.tif": (tiff(RGB.astype(np.float32)), "float32 samples in 3 channels"),
-    "header.png": (LOSSLESS["rgb.png"][:8], "no picture"),
+    "header.png": (LOSSLESS["rgb.png"][:8], "not a picture"),
     "flipped.png": (LOSSLESS["rgb.png"][:60] + b"\xff" * 40 + LOSSLESS["rgb.png"][100:], "damaged"),
     "cmyk.jpg": (pillow(Image.fromarray(RGB).convert("CMYK"), "JPEG"), "CMYK"),
     "lab.tif": (pillow(Image.fromarray(RGB).convert("RGB").convert("LAB"), "TIFF"), "LAB"),
@@ -66,7 +66,7 @@ HOSTILE = {
         png_16_bit(np.zeros((1, 1, 1), np.uint16), 0).replace(
             struct.pack(">II", 1, 1), struct.pack(">II", 60000, 60000), 1
         ),
-        "60000x60000|damaged|no picture",
+        "60000x60000|damaged|not a picture",
     ),
     "foreign.png": (pillow(RGB, "PPM"), "is a PPM file"),
     "icon.png": (pillow(RGB, "ICO"), "is a ICO file|is an ICO file"),

@@ -46,7 +46,7 @@ def test_odd_names_and_folders(work, unchanged, capsys, monkeypatch):
         assert "denoised 3 pictures, skipped 4" in said.out and said.err.count("\n") == 4
         assert "in/closed: this folder cannot be read (Permission denied)" in said.err
         assert (
-            "in/pipe.png: is no file" in said.err
+            "in/pipe.png: is not a file" in said.err
             and "in/loop.png: " in said.err
             and "x.png" in said.err
         )
