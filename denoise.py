@@ -52,7 +52,7 @@ DEFAULTS = dict(
 def main(argv: list[str] | None = None) -> int:
     """The command; returns 0, or 1 if a picture was skipped."""
     args = parse_args(argv)
-    wanted = [sheet for sheet, asked in sheets_asked(args).items() if asked]
+    wanted = ["compare"] * args.compare + ["stages"] * args.save_stages
     plan = find_jobs(args.pictures, output=args.output, sheets=wanted, overwrite=args.overwrite)
     denoisers = DenoiserCache(args)
     problems, done = [*plan.problems], 0
@@ -69,10 +69,6 @@ def main(argv: list[str] | None = None) -> int:
     if problems or plan.others or plan.already or len(plan.jobs) > 1:
         print(summary(plan, done=done, skipped=len(problems)))
     return status
-
-
-def sheets_asked(args: argparse.Namespace) -> dict[str, bool]:
-    return {"compare": args.compare, "stages": args.save_stages}
 
 
 def summary(plan: Plan, *, done: int, skipped: int) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photo_files import GRAY, HOSTILE, LOSSLESS, RGB, pillow
+from odd_files import FOREIGN, HOSTILE, REFUSED
+from photo_files import DEEP_RGB, GRAY, LOSSLESS, RGB, packed_tiff, pillow, tiff
 from PIL import Image
 
 import denoise
@@ -125,6 +126,7 @@ def test_the_right_network_is_found(work, capsys):
     np.testing.assert_allclose(read_photo("x_denoised.png").pixels[:, :, 0], expected, atol=1)
 
 
+@pytest.mark.slow
 def test_sheets(work, capsys):
     (work / "x.png").write_bytes(LOSSLESS["rgb.png"])
     assert denoise.main(["x.png", "--compare", "--save_stages", "--point", "5", "900"]) == 0
@@ -147,3 +149,90 @@ def test_sheets(work, capsys):
         and (work / "x_denoised.png").exists()
     )
     assert read_photo("x_denoised_stages.png").pixels.shape == (57, 1016, 3)  # five
+
+
+def test_odd_files_all_at_once(work, unchanged, capfd):
+    """One true line for each that cannot be denoised, and every other written, whatever its
+    layout."""
+    bad = {f"{i} {name}": content for i, (name, (content, _)) in enumerate(HOSTILE.items())}
+    bad |= {f"foreign {i}.jpg": content for i, content in enumerate(FOREIGN.values())}
+    bad |= {f"odd {i}.tif": content for i, content in enumerate(REFUSED.values())}
+    good = LOSSLESS | {
+        "zstd.tif": tiff(DEEP_RGB, compression="zstd", tile=(16, 16)),
+        "planes.lzw.tif": tiff(
+            DEEP_RGB.transpose(2, 0, 1), planarconfig="separate", compression="lzw"
+        ),
+        "4 bits.tif": packed_tiff(GRAY >> 4, 4),
+    }
+    (work / "in").mkdir()
+    for name, content in (bad | good).items():
+        (work / "in" / name).write_bytes(content)
+    assert denoise.main(["in", "-o", "out"]) == 1
+    said = capfd.readouterr()
+    reasons = said.err.splitlines()
+    assert [line.split(": ")[:2] for line in reasons] == [
+        ["skipped", f"in/{name}"] for name in sorted(bad, key=lambda name: Path("in", name))
+    ]
+    assert f"denoised {len(good)} pictures, skipped {len(bad)}\n" in said.out
+    assert len(said.out.splitlines()) == len(good) + 1
+    for name in good:
+        before, after = read_photo(work / "in" / name), read_photo(work / "out" / name)
+        np.testing.assert_array_equal(after.pixels, before.pixels)
+
+
+def test_the_same_folder_again_is_no_failure(work, unchanged, capsys):
+    (work / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (work / "in" / name).write_bytes(LOSSLESS["one pixel.png"])
+    assert denoise.main(["in"]) == 0
+    written = (work / "in_denoised" / "a.png").stat().st_mtime_ns
+    capsys.readouterr()
+    assert denoise.main(["in"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and said.out == (
+        "denoised 0 pictures, skipped 0, 2 already there (--overwrite replaces results)\n"
+    )
+    assert (work / "in_denoised" / "a.png").stat().st_mtime_ns == written
+    (work / "in" / "bad.png").write_bytes(b"")  # and a real skip does not drown
+    (work / "in" / "c.png").write_bytes(LOSSLESS["one pixel.png"])
+    assert denoise.main(["in"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "skipped: in/bad.png: is empty\n"
+    assert "denoised 1 picture, skipped 1, 2 already there" in said.out
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_never_written(work, capsys, monkeypatch, value):
+    (work / "a.png").write_bytes(LOSSLESS["gray.png"])
+
+    def broken(self, picture, on_tile=None):
+        output = picture.clone()
+        output[0, 3, 4] = value
+        return output
+
+    monkeypatch.setattr(Denoiser, "__call__", broken)
+    assert denoise.main(["a.png", "--compare", "--save_stages"]) == 1
+    said = capsys.readouterr()
+    assert said.err == (
+        "skipped: a.png: weights/model_gray_B_1.pth gives values that are not finite; "
+        "use other --weights\n"
+    )
+    assert not [*work.glob("a_*")]
+
+
+def test_a_name_that_begins_with_a_dash(work, unchanged, capsys):
+    (work / "-dash.png").write_bytes(LOSSLESS["gray.png"])
+    with pytest.raises(SystemExit) as caught:
+        denoise.main(["-dash.png"])
+    assert caught.value.code == 2
+    assert "write ./-dash.png for the picture" in capsys.readouterr().err
+    assert denoise.main(["./-dash.png"]) == denoise.main(["--overwrite", "--", "-dash.png"]) == 0
+    assert (work / "-dash_denoised.png").is_file()
+
+
+def test_gray_palettes_go_through_the_gray_network(work, capsys):
+    gray = Image.fromarray(GRAY)
+    gray.putpalette([level for level in range(256) for _ in range(3)])
+    gray.save("a.png")
+    assert denoise.main(["a.png"]) == 0
+    assert "gray of 8 bits" in (said := capsys.readouterr().out) and "model_gray_B_1" in said

@@ -8,6 +8,7 @@ import pytest
 from photo_files import LOSSLESS, RGB, pillow
 
 import denoise
+from smnet.jobs import expand_patterns, find_jobs
 from smnet.photos.reading import read_photo
 from utils import SMNetError
 
@@ -23,7 +24,7 @@ def test_a_result_never_replaces_its_picture_or_another_result(work, capsys):
     assert (work / "a" / "x.png").read_bytes() == LOSSLESS["gray.png"]
 
 
-def test_odd_names_and_folders(work, capsys, monkeypatch):
+def test_odd_names_and_folders(work, unchanged, capsys, monkeypatch):
     folder = work / "in"
     folder.mkdir()
     for name in ("a.png", "a.bmp", "two\nlines.png", "x" * 245 + ".png"):
@@ -45,7 +46,7 @@ def test_odd_names_and_folders(work, capsys, monkeypatch):
         assert "denoised 3 pictures, skipped 4" in said.out and said.err.count("\n") == 4
         assert "in/closed: this folder cannot be read (Permission denied)" in said.err
         assert (
-            "in/pipe.png: is no file" in said.err
+            "in/pipe.png: is not a file" in said.err
             and "in/loop.png: " in said.err
             and "x.png" in said.err
         )
@@ -159,3 +160,37 @@ def test_a_folder_without_permission_is_one_line(work, capsys):
         said.err.count("Permission denied") == 2 == said.err.count("\n")
         and "denoised 1 picture, skipped 2" in said.out
     )
+
+
+def test_patterns_of_names_are_expanded(work, unchanged, capsys):
+    for name in ("a.png", "b.png", "[c].png", "d.bmp"):
+        (work / name).write_bytes(LOSSLESS["gray.png" if name[-1] == "g" else "gray.bmp"])
+    assert expand_patterns(["*.png", "d.bmp", "*.jpg"]) == [
+        *("[c].png", "a.png", "b.png"),
+        *("d.bmp", "*.jpg"),
+    ]
+    assert expand_patterns(["[c].png"]) == ["[c].png"]  # a file's own name
+    assert denoise.main(["*.png", "-o", "out"]) == 0
+    assert sorted(path.name for path in (work / "out").iterdir()) == ["[c].png", "a.png", "b.png"]
+    with pytest.raises(SystemExit):
+        denoise.main(["*.png", "-o", "one.png"])
+    assert denoise.main(["*.jpg"]) == 1
+    assert "skipped: *.jpg: No such file or directory\n" in capsys.readouterr().err
+
+
+def test_a_plan_takes_what_it_needs_and_changes_nothing(work):
+    for name in ("in/a.png", "in/b.heic", "in/c.png", "out/c.png"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    pictures = ["in", "missing"]
+    plan = find_jobs(pictures, output="out", sheets=["compare"])
+    assert pictures == ["in", "missing"]
+    assert [job.source for job in plan.jobs] == [Path("in/a.png"), Path("missing")]
+    assert plan.jobs[0].sheets == {"compare": Path("out/a_compare.png")}
+    # the picture is there, but not the sheet that is asked for
+    assert plan.problems == ["in/c.png: out/c.png already exists; --overwrite replaces it"]
+    assert {path.name for path in plan.others} == {"b.heic"} and plan.already == 0
+    plan = find_jobs(["in"], output="out")
+    assert plan.already == 1 and not plan.problems and len(plan.jobs) == 1
+    plan = find_jobs(["in"], output="out", overwrite=True)
+    assert plan.already == 0 and len(plan.jobs) == 2

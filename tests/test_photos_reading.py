@@ -4,12 +4,12 @@ import struct
 
 import numpy as np
 import pytest
+from odd_files import FOREIGN, HOSTILE
 from photo_files import (
     ALPHA,
     DEEP_GRAY,
     DEEP_RGB,
     GRAY,
-    HOSTILE,
     LOSSLESS,
     PALETTE,
     RGB,
@@ -157,29 +157,6 @@ def test_one_level_or_colour_of_png_that_is_transparent(tmp_path):
     (tmp_path / "rgb.png").write_bytes(png_16_bit(DEEP_RGB, 2, (b"tRNS", colour)))
     expected = np.where((DEEP_RGB == DEEP_RGB[3, 4]).all(axis=2), 0, 65535)
     np.testing.assert_array_equal(read_photo(tmp_path / "rgb.png").alpha, expected)
-
-
-def isobmff(brand: bytes) -> bytes:
-    return struct.pack(">I", 24) + b"ftyp" + brand + bytes(99)
-
-
-def jpeg_of_12_bits() -> bytes:
-    whole = bytearray(pillow(RGB, "JPEG"))
-    whole[whole.index(b"\xff\xc0") + 4] = 12
-    return bytes(whole)
-
-
-FOREIGN = {  # files named .jpg: what they are, by their first bytes
-    "a HEIC file": isobmff(b"heic"),
-    "an AVIF file": isobmff(b"avif"),
-    "a JPEG XL file": b"\xff\x0a" + bytes(99),
-    "a JPEG 2000 file": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99),
-    "a JPEG file of 12 bits": jpeg_of_12_bits(),
-    "an ICO file": pillow(RGB, "ICO"),
-    "an OpenEXR file": b"v/1\x01" + bytes(99),
-    "a PPM file": pillow(RGB, "PPM"),
-    "a camera raw file": b"FUJIFILMCCD-RAW 0201" + bytes(99),
-}
 
 
 @pytest.mark.parametrize("kind", FOREIGN)

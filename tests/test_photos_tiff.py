@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 from helpers import synthetic_picture
-from photo_files import ALPHA, DEEP_GRAY, DEEP_RGB, GRAY, RGB, packed_tiff, pillow, tiff
+from odd_files import REFUSED
+from photo_files import ALPHA, DEEP_GRAY, DEEP_RGB, GRAY, RGB, packed_tiff, tiff
 from PIL import Image
 
 from smnet.photos.reading import read_photo
@@ -137,50 +138,6 @@ def test_channels_beyond_alpha_are_left_out_with_a_note(tmp_path):
     np.testing.assert_array_equal(photo.pixels, RGB)
     np.testing.assert_array_equal(photo.alpha, ALPHA)
     assert photo.notes == ["1 of its 5 channels is left out"]
-
-
-def written(*args, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, *args, **options)
-    return buffer.getvalue()
-
-
-def camera_raw(*, dng: bool) -> bytes:
-    """A small preview, and the sensor's samples in a folder of its own."""
-    buffer = io.BytesIO()
-    tags = [(50706, 1, 4, b"\1\4\0\0", True)] if dng else []
-    with tifffile.TiffWriter(buffer) as writer:
-        writer.write(
-            RGB, photometric="rgb", subfiletype=1, subifds=1, metadata=None, extratags=tags
-        )
-        writer.write(DEEP_GRAY, photometric=32803, metadata=None)
-    return buffer.getvalue()
-
-
-def imagej_stack() -> bytes:
-    """Three pictures behind one page, as ImageJ writes more than 4 GB."""
-    description = "ImageJ=1.54f\nimages=3\nslices=3\n"
-    first = written(GRAY, description=description, metadata=None, software=False)
-    return first + GRAY[::-1].tobytes() + (255 - GRAY).tobytes()
-
-
-PAGES = np.stack([GRAY, GRAY[::-1], GRAY])
-PLANES = {"photometric": "minisblack", "planarconfig": "separate", "metadata": None}
-REFUSED = {
-    "camera raw": camera_raw(dng=False),
-    "camera raw file": camera_raw(dng=True),
-    "3 pictures": imagej_stack(),
-    "3 pictures .3 frames or pages.": written(PAGES, imagej=True),
-    "16 pictures": written(np.stack([GRAY] * 16), volumetric=True, tile=(16, 16, 16)),
-    "signed 8-bit": tiff(GRAY.astype(np.int8)),
-    "signed 16-bit": tiff(RGB.astype(np.int16)),
-    "has 32-bit": tiff(GRAY.astype(np.uint32)),
-    "float16 samples in 3 channels": tiff(RGB.astype(np.float16)),
-    "3 channels that are not RGB": written(RGB.transpose(2, 0, 1), **PLANES),
-    "5 channels that are not RGB": written(np.stack([GRAY] * 5), **PLANES),
-    "is YCbCr": pillow(Image.fromarray(RGB).convert("YCbCr"), "TIFF"),
-    "is CMYK": pillow(Image.fromarray(RGB).convert("CMYK"), "TIFF"),
-}
 
 
 @pytest.mark.parametrize("reason", REFUSED)

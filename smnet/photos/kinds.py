@@ -86,4 +86,4 @@ def foreign(name: str) -> SMNetError:
 
 def unknown() -> SMNetError:
     """The error for a file that no reader knows."""
-    return SMNetError(f"is damaged or no picture ({READABLE})")
+    return SMNetError(f"is damaged or not a picture ({READABLE})")

@@ -116,7 +116,10 @@ def exif_in_text(info: dict) -> bytes:
 def lost_in_other_formats(photo: Photo) -> list[str]:
     """What the photo's PNG chunks say that no other format holds, in words."""
     chunks = chunks_of(photo.png_chunks, start=0)
-    lost = [f"{COLOURS[name]} ({name.decode()})" for name, _ in chunks if name in COLOURS]
+    names = [name for name, _ in chunks]
+    if b"sRGB" in names or b"iCCP" in names:  # gAMA and cHRM only repeat it
+        names = [name for name in names if name not in (b"gAMA", b"cHRM")]
+    lost = [f"{COLOURS[name]} ({name.decode()})" for name in names if name in COLOURS]
     carried = (RAW_EXIF.encode(), XMP_TEXT.encode())
     if any(name in TEXTS and not chunk[8:].startswith(carried) for name, chunk in chunks):
         lost.append("texts")

@@ -50,7 +50,7 @@ def read_file(path: str | Path) -> bytes:
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
-            raise SMNetError(f"{path}: is no file")
+            raise SMNetError(f"{path}: is not a file")
         data = Path(path).read_bytes()
     except OSError as error:
         raise SMNetError(f"{path}: {error.strerror or error}") from None

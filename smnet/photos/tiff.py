@@ -105,7 +105,7 @@ def check_page(page: tifffile.TiffPage) -> None:
     if page.sampleformat == SIGNED:
         raise SMNetError(f"has signed {bits}-bit samples; convert it to unsigned ones first")
     if page.sampleformat != 1:
-        raise SMNetError("has samples that are no whole numbers; convert it to 8 or 16 bits first")
+        raise SMNetError("has complex or untyped samples; convert it to 8 or 16 bits first")
     if bits == 1 and page.photometric != PALETTE:
         raise SMNetError("is black and white of 1 bit; convert it to gray of 8 bits first")
     if bits == 32:
@@ -119,13 +119,11 @@ def check_colours(page: tifffile.TiffPage) -> None:
     """Raise SMNetError for what is neither gray, RGB nor of a palette."""
     photometric, channels = page.photometric, page.samplesperpixel
     if PHOTOMETRIC not in page.tags:
-        raise SMNetError("does not say how its samples stand for colours; save it anew")
+        raise SMNetError("does not say whether it is gray or RGB; save it anew")
     if photometric == YCBCR and page.compression == JPEG and page.planarconfig == 1:
         photometric = RGB  # the decoder converts it
     if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE):
-        found = COLOURS.get(
-            photometric, f"of colours that are not read (photometric {photometric:d})"
-        )
+        found = COLOURS.get(photometric, f"of photometric interpretation {photometric:d}")
         raise SMNetError(f"is {found}; convert it to gray or RGB first")
     colours = 3 if photometric == RGB else 1
     if channels < colours or (colours == 1 and channels > 2):
@@ -158,6 +156,8 @@ def take_samples(photo: Photo, page: tifffile.TiffPage) -> None:
     if page.photometric == PALETTE:
         photo.palette = True
         photo.pixels = look_up(samples[:, :, 0], page)
+        if samples.shape[2] > 1:
+            photo.notes.append("the channel beside its palette is left out")
         return
     if bits < 8:
         samples = samples * np.uint8(255 // (2**bits - 1))
