@@ -53,7 +53,8 @@ def open_h5(path: str | Path, kinds: tuple[str, ...], channels: int) -> h5py.Fil
     file.close()
     if found not in kinds:
         raise SMNetError(
-            f"{path} holds {found or 'something else'}, not {' or '.join(kinds)}; make it: {command}"
+            f"{path} holds {found or 'something else'}, not {' or '.join(kinds)}; "
+            f"make it: {command}"
         )
     raise SMNetError(
         f"{path} has {found_channels} channels, this script needs {channels}; make it: {command}"

@@ -48,18 +48,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     packed, tmp_path, monkeypatch, gray_h5
 ):
     before = {path.name: path.read_bytes() for path in packed.iterdir()}
-    plain = [
-        "--val_h5",
-        str(gray_h5[1]),
-        "--made_by",
-        "x",
-        "--data",
-        "y",
-        "--commit",
-        "z",
-        "-o",
-        "shipped",
-    ]
+    plain = ["--val_h5", str(gray_h5[1]), *"--made_by x --data y --commit z -o shipped".split()]
     words = [*plain, "--overwrite"]
     log, weights = ["--log", "logs/model_gray_B.jsonl"], "trained/model_gray_B_2.pth"
     (tmp_path / "other.jsonl").write_text(

@@ -90,24 +90,8 @@ def test_the_h5_file_keeps_pairs_together(work, capsys):
 @pytest.mark.slow
 def test_train_and_test_on_pairs(work, capsys):
     build(dataset, "--holdout", "2")
-    words = [
-        "--train_h5",
-        "train_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--draws",
-        "1",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        "--save_every",
-        "0",
-    ]
+    words = """--train_h5 train_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --draws 1
+        --workers 0 --device cpu --save_every 0""".split()
     assert train_rgb_blind.main([*words, "--epochs", "1"]) == 0
     said = capsys.readouterr().out
     assert (
@@ -132,20 +116,8 @@ def test_train_and_test_on_pairs(work, capsys):
     (_, line) = map(json.loads, Path("logs/model_rgb_R.jsonl").read_text().splitlines())
     capsys.readouterr()
 
-    command = [
-        "--mode",
-        "R",
-        "--test_data",
-        "val_pairs.h5",
-        "PolyU",
-        "--json",
-        "x.json",
-        "--csv",
-        "x.csv",
-        "--save_dir",
-        "out",
-    ]
-    assert test_rgb_script.main([*command, "--baseline"]) == 0
+    command = "--mode R --test_data val_pairs.h5 PolyU --json x.json --save_dir out --baseline"
+    assert test_rgb_script.main(command.split()) == 0
     said = capsys.readouterr().out
     assert "PolyU, real noise, weights/model_rgb_R_2.pth" in said and "SMNet gains" in said
     held_out, everything = json.loads(Path("x.json").read_text())
@@ -166,24 +138,8 @@ def test_train_and_test_on_pairs(work, capsys):
 
 def test_gray_pairs(work, capsys):
     build(dataset_gray, "--holdout", "2")
-    words = [
-        "--train_h5",
-        "train_gray_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--draws",
-        "1",
-        "--workers",
-        "0",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    words = """--train_h5 train_gray_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --draws 1
+        --workers 0 --epochs 1 --device cpu""".split()
     assert train_gray_blind.main(words) == 0
     assert test_gray_script.main(["--mode", "R", "--test_data", "val_gray_pairs.h5"]) == 0
     with pytest.raises(SMNetError, match="train_.*_blind.py train on"):
@@ -202,30 +158,13 @@ def test_two_folders_from_end_to_end(work, capsys):
     said = capsys.readouterr().out
     assert "4 pairs to train on, 2 of 2 other scenes set aside" in said
     twice = [
-        "--train_dir",
-        "train",
-        "./train",
+        *"--train_dir train ./train".split(),
         *words,
-        "--holdout",
-        "2",
-        "--train_h5",
-        "c.h5",
-        "--val_h5",
-        "d.h5",
+        *"--holdout 2 --train_h5 c.h5 --val_h5 d.h5".split(),
     ]
     assert dataset.main(twice) == 0  # the folder given twice is taken once
     assert "4 pairs to train on, 2 of 2 other scenes set aside" in capsys.readouterr().out
-    here = [
-        "--pairs",
-        "train/noisy",
-        "train/clean",
-        "--patch_size",
-        "48",
-        "--train_h5",
-        "a.h5",
-        "--val_h5",
-        "b.h5",
-    ]
+    here = "--pairs train/noisy train/clean --patch_size 48 --train_h5 a.h5 --val_h5 b.h5".split()
     assert dataset.main(here) == 0  # from here, without --train_dir; a fifth is set aside
     assert "5 pairs to train on, 1 of 1 other scenes" in capsys.readouterr().out
     with pytest.raises(SMNetError, match="train_pairs.h5 already exists"):
@@ -242,19 +181,7 @@ def test_two_folders_from_end_to_end(work, capsys):
 
     torch.manual_seed(0)
     utils.save_checkpoint("net.pth", {"model": SMNet(3, 4).state_dict()})
-    command = [
-        "--mode",
-        "R",
-        "--weights",
-        "net.pth",
-        "--test_data",
-        "val",
-        "--pairs",
-        "noisy",
-        "clean",
-        "--json",
-        "x.json",
-    ]
+    command = "--mode R --weights net.pth --test_data val --pairs noisy clean --json x.json".split()
     assert test_rgb_script.main(command) == 0
     assert [p["name"] for p in json.loads(Path("x.json").read_text())[0]["pictures"]] == [
         "img_0",
@@ -267,18 +194,7 @@ def test_training_starts_from_given_weights(work):
     torch.manual_seed(5)
     model = SMNet(3, 4)
     utils.save_checkpoint("net.pth", {"model": model.state_dict()})
-    words = [
-        "--train_h5",
-        "train_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--workers",
-        "0",
-    ]
+    words = "--train_h5 train_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --workers 0".split()
     assert (
         train_rgb_blind.main(
             [*words, "--init", "net.pth", "--max_steps", "1", "--lr", "0", "--device", "cpu"]
@@ -332,12 +248,7 @@ def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
             [
                 "--train_h5",
                 str(rgb_h5[0]),
-                "--val_h5",
-                "val_pairs.h5",
-                "--width",
-                "4",
-                "--patch_size",
-                "32",
+                *"--val_h5 val_pairs.h5 --width 4 --patch_size 32".split(),
             ]
         )
     (work / "val_pairs.h5").unlink()
