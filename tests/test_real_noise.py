@@ -116,8 +116,8 @@ def test_train_and_test_on_pairs(work, capsys):
     (_, line) = map(json.loads, Path("logs/model_rgb_R.jsonl").read_text().splitlines())
     capsys.readouterr()
 
-    command = "--mode R --test_data val_pairs.h5 PolyU --json x.json --save_dir out --baseline"
-    assert test_rgb_script.main(command.split()) == 0
+    command = "--mode R --test_data val_pairs.h5 PolyU --baseline --json x.json --csv x.csv"
+    assert test_rgb_script.main([*command.split(), "--save_dir", "out"]) == 0
     said = capsys.readouterr().out
     assert "PolyU, real noise, weights/model_rgb_R_2.pth" in said and "SMNet gains" in said
     held_out, everything = json.loads(Path("x.json").read_text())
