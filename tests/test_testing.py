@@ -65,6 +65,7 @@ def test_table_json_csv_and_pictures(work, capsys):
     assert cv2.imread(str(out / "00_denoised.png"), cv2.IMREAD_UNCHANGED).shape == (40, 48)
 
 
+@pytest.mark.slow
 def test_the_sample_is_a_test_set(work, capsys):
     assert gray_script.main("--mode B --test_data sample --json x.json".split()) == 0
     (run,) = json.loads((work / "x.json").read_text())
