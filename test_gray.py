@@ -1,14 +1,14 @@
 """Test SMNet on gray pictures: PSNR and SSIM under the authors' noise, beside the paper's numbers.
 
-    python test_gray.py --mode S --test_data Set12                              # weights/model_gray_L25_<highest epoch>.pth
+    python test_gray.py --mode S --test_data Set12       # weights/model_gray_L25_N.pth, highest N
     python test_gray.py -checkpoint 40 --mode S --test_noiseL 15 --test_data Set12
     python test_gray.py --mode B --test_data all --test_noiseL all --json results.json
     python test_gray.py --weights FILE --test_data sample my_pictures --baseline --save_dir out
-    python test_gray.py --mode R --test_data val_gray_pairs.h5                  # real noise: pairs of pictures
+    python test_gray.py --mode R --test_data val_gray_pairs.h5       # pairs of real noise
 
-Noise: one draw a picture from a CPU generator seeded 0, not clipped, not rounded (the authors'
-    protocol).
-Output clamped to [0, 1]; the loop is in smnet/evaluation.py, the command in smnet/testing.py.
+The noise is the authors': one draw a picture from a CPU generator seeded 0, not clipped, not
+rounded. The output is clamped to [0, 1]. docs/testing.md says more; the command is in
+smnet/testing.py, the loop in smnet/evaluation.py.
 """
 
 from smnet import testing
@@ -22,11 +22,8 @@ DEFAULTS = dict(
     real_data=["CC"],  # what --mode R tests where no --test_data is given
     test_noiseL=[25],  # grey levels 0-255
     all_noiseL=[15, 25, 50],  # what --test_noiseL all stands for: the paper's
-    mode="S",  # S: the network trained at the sigma of the test; B: the blind one; R: that of real noise, tested on pairs
-    pairs=(
-        "*_real*",
-        "*_mean*",
-    ),  # mode R: names of the noisy and the clean pictures, as in PolyU and CC
+    mode="S",  # S: trained at the sigma of the test; B: blind; R: real noise, tested on pairs
+    pairs=("*_real*", "*_mean*"),  # mode R: names of noisy and clean pictures, as in PolyU and CC
     data_dir="data",
     weights_dir="weights",
     device="auto",  # CUDA, else MPS, else CPU

@@ -1,14 +1,14 @@
 """Test SMNet on RGB pictures: PSNR and SSIM under the authors' noise, beside the paper's numbers.
 
-    python test_rgb.py --mode S --test_data CBSD68                              # weights/model_rgb_L25_<highest epoch>.pth
+    python test_rgb.py --mode S --test_data CBSD68        # weights/model_rgb_L25_N.pth, highest N
     python test_rgb.py -checkpoint 40 --mode S --test_noiseL 15 --test_data McMaster
     python test_rgb.py --mode B --test_data all --test_noiseL all --json results.json
     python test_rgb.py --weights FILE --test_data sample my_pictures --baseline --save_dir out
-    python test_rgb.py --mode R --test_data val_pairs.h5 CC                     # real noise: pairs of pictures
+    python test_rgb.py --mode R --test_data val_pairs.h5 CC         # pairs of real noise
 
-Noise: three draws a picture from a CPU generator seeded 12, PSNR averaged, not clipped, not rounded
-    (the authors').
-Output clamped to [0, 1]; the loop is in smnet/evaluation.py, the command in smnet/testing.py.
+The noise is the authors': three draws a picture from a CPU generator seeded 12, PSNR averaged, not
+clipped, not rounded. The output is clamped to [0, 1]. docs/testing.md says more; the command is in
+smnet/testing.py, the loop in smnet/evaluation.py.
 """
 
 from smnet import testing
@@ -22,11 +22,8 @@ DEFAULTS = dict(
     real_data=["CC"],  # what --mode R tests where no --test_data is given
     test_noiseL=[25],  # grey levels 0-255
     all_noiseL=[15, 25, 35, 50, 75],  # what --test_noiseL all stands for: the paper's
-    mode="S",  # S: the network trained at the sigma of the test; B: the blind one; R: that of real noise, tested on pairs
-    pairs=(
-        "*_real*",
-        "*_mean*",
-    ),  # mode R: names of the noisy and the clean pictures, as in PolyU and CC
+    mode="S",  # S: trained at the sigma of the test; B: blind; R: real noise, tested on pairs
+    pairs=("*_real*", "*_mean*"),  # mode R: names of noisy and clean pictures, as in PolyU and CC
     data_dir="data",
     weights_dir="weights",
     device="auto",  # CUDA, else MPS, else CPU

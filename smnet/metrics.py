@@ -15,8 +15,13 @@ def add_test_noise(clean: Tensor, *, sigma: float, seed: int, draws: int) -> Ten
     clipped, not rounded.
 
     The noise comes from a CPU generator of its own, seeded for every picture, as in the authors'
-    protocol: the same seed and shape give the same bits everywhere. `sigma` is in grey levels
-        0-255.
+    protocol: the same seed and shape give the same bits everywhere.
+
+    Args:
+        clean: (C, H, W).
+        sigma: grey levels 0-255.
+        seed: of the generator.
+        draws: of noise.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((draws, *clean.shape), generator=generator)
@@ -53,9 +58,7 @@ def ssim(clean: Tensor, restored: Tensor) -> float:
     return float(value)
 
 
-BLUR_SIGMAS = np.arange(
-    0.5, 3.01, 0.1
-)  # pixels; the Gaussian blurs that --baseline chooses from, clean picture in hand
+BLUR_WIDTHS = np.arange(0.5, 3.01, 0.1)  # pixels; the Gaussian blurs that --baseline tries
 
 
 def luma(picture: Tensor) -> Tensor:
@@ -66,17 +69,17 @@ def luma(picture: Tensor) -> Tensor:
 
 
 def baselines(clean: Tensor, noisy: Tensor, sigma: float | None) -> dict[str, Tensor]:
-    """What everyone has: the Gaussian blur that suits this picture best, and scikit-image's
-    NL-means at the true sigma.
+    """What a denoiser has to beat, (C, H, W) each: the Gaussian blur that suits this picture best,
+    and scikit-image's NL-means at the true sigma.
 
-    (C, H, W) each. NL-means: its fast form with the parameters of scikit-image's gallery (patches
-    of 5, distance 6, h = 0.6 sigma); real noise (`sigma` None) is estimated by scikit-image. The
-    blur is chosen with the clean picture in hand, which flatters it.
+    NL-means is its fast form with the parameters of scikit-image's gallery (patches of 5, distance
+    6, h = 0.6 sigma); real noise (`sigma` None) is estimated by scikit-image. The blur is chosen
+    with the clean picture in hand, which flatters it.
     """
     picture = noisy.numpy()
     blurs = (
         torch.from_numpy(gaussian_filter(picture, (0, width, width))).clamp(0, 1)
-        for width in BLUR_SIGMAS
+        for width in BLUR_WIDTHS
     )
     planes, axis = (picture[0], None) if len(picture) == 1 else (picture, 0)
     level = (

@@ -141,7 +141,7 @@ def read_runs(path: str | Path) -> list[Run]:
 
 def write_csv(path: str | Path, runs: Sequence[Run]) -> None:
     """Write a row per run and picture, and one with the run's means, with PSNR and SSIM of every
-    method. Bytes in names that are no UTF-8 are escaped."""
+    method; empty where JSON has null. Bytes in names that are no UTF-8 are escaped."""
     methods = list(runs[0].scores[0].psnr)
     columns = [f"{metric}_{method}" for method in methods for metric in ("psnr", "ssim")]
     text = io.StringIO()
@@ -150,9 +150,10 @@ def write_csv(path: str | Path, runs: Sequence[Run]) -> None:
     for run in runs:
         noise = "real" if run.sigma is None else f"{run.sigma:g}"
         for score in [*run.scores, run.mean]:
-            figures = [f"{values[m]:.4f}" for m in methods for values in (score.psnr, score.ssim)]
+            figures = (values[m] for m in methods for values in (score.psnr, score.ssim))
+            cells = (f"{value:.4f}" if math.isfinite(value) else "" for value in figures)
             names = map(one_line, (run.set, noise, run.weights, run.protocol, score.name))
-            writer.writerow([*names, *figures])
+            writer.writerow([*names, *cells])
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 

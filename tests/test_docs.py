@@ -10,7 +10,11 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 # Folders that are made by the scripts, or that stand for the reader's own.
 MADE = ("data/", "weights/", "logs/", "results/", "quickstart/", "path/", "out/")
-MODULES = {path.name for path in ROOT.rglob("*.py")}
+MODULES = {
+    path.name
+    for folder in ("", "smnet/", "smnet/*/", "tests/")
+    for path in ROOT.glob(f"{folder}*.py")
+}
 
 
 def links(text: str) -> list[str]:

@@ -44,54 +44,67 @@ def test_a_pack_has_weights_log_and_card(packed):
         assert (trained(x) - shipped(x)).abs().max() < 5e-3
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    packed, tmp_path, monkeypatch, gray_h5
-):
+WEIGHTS, LOG = "trained/model_gray_B_2.pth", "logs/model_gray_B.jsonl"
+
+
+def pack_again(gray_h5, *words: str, weights=WEIGHTS, log=LOG) -> int:
+    """Pack once more into shipped/."""
+    card = "--made_by x --data y --commit z -o shipped".split()
+    return pack.main([weights, "--log", log, "--val_h5", str(gray_h5[1]), *card, *words])
+
+
+@pytest.fixture
+def unchanged(packed):
+    """Asserts that the test leaves the files in shipped/ as they were."""
     before = {path.name: path.read_bytes() for path in packed.iterdir()}
-    plain = [
-        "--val_h5",
-        str(gray_h5[1]),
-        "--made_by",
-        "x",
-        "--data",
-        "y",
-        "--commit",
-        "z",
-        "-o",
-        "shipped",
-    ]
-    words = [*plain, "--overwrite"]
-    log, weights = ["--log", "logs/model_gray_B.jsonl"], "trained/model_gray_B_2.pth"
-    (tmp_path / "other.jsonl").write_text(
-        '{"step": 1, "val_psnr": 20.0, "train_psnr": 20.0, "seconds": 1.0}\n'
-    )
-    utils.save_checkpoint("bare.pth", {"model": utils.load_model(weights).state_dict()})
-    for given, said in (
-        ([weights, "--log", "other.jsonl"], "is not the log of the run"),
-        (["bare.pth", *log], "does not say how it was trained"),
-        (
-            ["trained/model_gray_B_3.pth", *log, "--results", "r.json"],
-            "has results of .*trained/model_gray_B_2.pth",
-        ),
-    ):
-        with pytest.raises(SMNetError, match=said):
-            pack.main([*given, *words])
+    yield
+    assert {path.name: path.read_bytes() for path in packed.iterdir()} == before
+
+
+def test_the_log_of_another_run_is_refused(unchanged, gray_h5):
+    line = '{"step": 1, "val_psnr": 20.0, "train_psnr": 20.0, "seconds": 1.0}\n'
+    Path("other.jsonl").write_text(line)
+    with pytest.raises(SMNetError, match="is not the log of the run"):
+        pack_again(gray_h5, "--overwrite", log="other.jsonl")
+
+
+def test_weights_that_do_not_say_how_they_were_trained_are_refused(unchanged, gray_h5):
+    utils.save_checkpoint("bare.pth", {"model": utils.load_model(WEIGHTS).state_dict()})
+    with pytest.raises(SMNetError, match="does not say how it was trained"):
+        pack_again(gray_h5, "--overwrite", weights="bare.pth")
+
+
+def test_results_of_other_weights_are_refused(unchanged, gray_h5):
+    with pytest.raises(SMNetError, match="has results of .*trained/model_gray_B_2.pth"):
+        pack_again(
+            gray_h5, "--overwrite", "--results", "r.json", weights="trained/model_gray_B_3.pth"
+        )
+
+
+def test_existing_files_are_replaced_only_with_overwrite(unchanged, gray_h5):
     with pytest.raises(SMNetError, match="gray_B.pth already exists; --overwrite"):
-        pack.main([weights, *log, *plain])
+        pack_again(gray_h5)
+
+
+def test_a_card_of_that_name_is_in_the_way_too(packed, gray_h5):
     (packed / "mine.md").write_text("my notes")
     with pytest.raises(SMNetError, match="mine.md already exists"):
-        pack.main([weights, *log, *plain, "--name", "mine"])
-    (packed / "mine.md").unlink()
+        pack_again(gray_h5, "--name", "mine")
+    assert not (packed / "mine.pth").exists()
+
+
+def test_large_files_are_refused(unchanged, gray_h5, monkeypatch):
     monkeypatch.setattr(pack, "GREATEST_SIZE", 10)
     with pytest.raises(SMNetError, match="more than"):
-        pack.main([weights, *log, *words])
-    assert {path.name: path.read_bytes() for path in packed.iterdir()} == before
-    monkeypatch.setattr(pack, "GREATEST_SIZE", 10**6)
+        pack_again(gray_h5, "--overwrite")
+
+
+def test_single_precision_is_kept_where_half_costs_too_much(packed, gray_h5, monkeypatch):
     monkeypatch.setattr(pack, "GREATEST_LOSS", -1)
-    assert pack.main([weights, *log, *words]) == 0
+    assert pack_again(gray_h5, "--overwrite") == 0
     assert "single precision" in (packed / "gray_B.md").read_text()
     content = torch.load(packed / "gray_B.pth", weights_only=True)["model"]
-    trained = torch.load(weights, weights_only=True)["model"]
+    trained = torch.load(WEIGHTS, weights_only=True)["model"]
     assert all(torch.equal(content[name], value) for name, value in trained.items())
 
 

@@ -1,6 +1,7 @@
 """Real noise from end to end: an h5 file of pairs, training and testing on it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import synthetic_picture, write_pairs
+from helpers import save_model, synthetic_picture, write_pairs
 
 import dataset
 import dataset_gray
@@ -90,24 +91,8 @@ def test_the_h5_file_keeps_pairs_together(work, capsys):
 @pytest.mark.slow
 def test_train_and_test_on_pairs(work, capsys):
     build(dataset, "--holdout", "2")
-    words = [
-        "--train_h5",
-        "train_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--draws",
-        "1",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        "--save_every",
-        "0",
-    ]
+    words = """--train_h5 train_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --draws 1
+        --workers 0 --device cpu --save_every 0""".split()
     assert train_rgb_blind.main([*words, "--epochs", "1"]) == 0
     said = capsys.readouterr().out
     assert (
@@ -132,20 +117,8 @@ def test_train_and_test_on_pairs(work, capsys):
     (_, line) = map(json.loads, Path("logs/model_rgb_R.jsonl").read_text().splitlines())
     capsys.readouterr()
 
-    command = [
-        "--mode",
-        "R",
-        "--test_data",
-        "val_pairs.h5",
-        "PolyU",
-        "--json",
-        "x.json",
-        "--csv",
-        "x.csv",
-        "--save_dir",
-        "out",
-    ]
-    assert test_rgb_script.main([*command, "--baseline"]) == 0
+    command = "--mode R --test_data val_pairs.h5 PolyU --baseline --json x.json --csv x.csv"
+    assert test_rgb_script.main([*command.split(), "--save_dir", "out"]) == 0
     said = capsys.readouterr().out
     assert "PolyU, real noise, weights/model_rgb_R_2.pth" in said and "SMNet gains" in said
     held_out, everything = json.loads(Path("x.json").read_text())
@@ -166,100 +139,67 @@ def test_train_and_test_on_pairs(work, capsys):
 
 def test_gray_pairs(work, capsys):
     build(dataset_gray, "--holdout", "2")
-    words = [
-        "--train_h5",
-        "train_gray_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--draws",
-        "1",
-        "--workers",
-        "0",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    words = """--train_h5 train_gray_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --draws 1
+        --workers 0 --epochs 1 --device cpu""".split()
     assert train_gray_blind.main(words) == 0
     assert test_gray_script.main(["--mode", "R", "--test_data", "val_gray_pairs.h5"]) == 0
     with pytest.raises(SMNetError, match="train_.*_blind.py train on"):
         train_gray.main(words)
 
 
-def test_two_folders_from_end_to_end(work, capsys):
+TWO_FOLDERS = "--pairs noisy clean --patch_size 48".split()
+
+
+@pytest.fixture
+def two_folders(work):
+    """train/ and val/ with folders noisy/ and clean/ of six and two pairs."""
     for i in range(6):
         clean = synthetic_picture(i, 56, 56, 3)
         for side, picture in (("noisy", np.roll(clean, 1, axis=0)), ("clean", clean)):
             for part in ("train", "val")[: 1 + (i < 2)]:
                 (work / part / side).mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(f"{part}/{side}/img_{i}.png", picture)
-    words = ["--pairs", "noisy", "clean", "--patch_size", "48"]
-    assert dataset.main(["--train_dir", "train", *words, "--holdout", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "4 pairs to train on, 2 of 2 other scenes set aside" in said
-    twice = [
-        "--train_dir",
-        "train",
-        "./train",
-        *words,
-        "--holdout",
-        "2",
-        "--train_h5",
-        "c.h5",
-        "--val_h5",
-        "d.h5",
-    ]
-    assert dataset.main(twice) == 0  # the folder given twice is taken once
+    return work
+
+
+@pytest.mark.parametrize("train_dir", [["train"], ["train", "./train"]], ids=["once", "twice"])
+def test_pairs_of_two_folders_are_held_out_each_once(two_folders, capsys, train_dir):
+    assert dataset.main(["--train_dir", *train_dir, *TWO_FOLDERS, "--holdout", "2"]) == 0
     assert "4 pairs to train on, 2 of 2 other scenes set aside" in capsys.readouterr().out
-    here = [
-        "--pairs",
-        "train/noisy",
-        "train/clean",
-        "--patch_size",
-        "48",
-        "--train_h5",
-        "a.h5",
-        "--val_h5",
-        "b.h5",
-    ]
-    assert dataset.main(here) == 0  # from here, without --train_dir; a fifth is set aside
+
+
+def test_two_folders_need_no_train_dir_and_a_fifth_is_set_aside(two_folders, capsys):
+    assert dataset.main("--pairs train/noisy train/clean --patch_size 48".split()) == 0
     assert "5 pairs to train on, 1 of 1 other scenes" in capsys.readouterr().out
-    with pytest.raises(SMNetError, match="train_pairs.h5 already exists"):
-        dataset.main(["--train_dir", "train", "--val_dir", "val", *words])
-    capsys.readouterr()
-    assert dataset.main(["--train_dir", "train", "--val_dir", "val", *words, "--overwrite"]) == 0
+
+
+def test_pairs_of_a_validation_folder(two_folders, capsys):
+    assert dataset.main(["--train_dir", "train", "--val_dir", "val", *TWO_FOLDERS]) == 0
     assert "6 pairs to train on, 2 to validate on" in capsys.readouterr().out
     with h5py.File("train_pairs.h5") as file:
-        assert (
-            json.loads(file.attrs["pairs"]) == ["noisy", "clean"] and file.attrs["val_dir"] == "val"
-        )
-    with pytest.raises(SMNetError, match="has pairs in common with --train_dir"):
-        dataset.main(["--train_dir", "train", "--val_dir", "train", *words])
+        assert json.loads(file.attrs["pairs"]) == ["noisy", "clean"]
+        assert file.attrs["val_dir"] == "val"
 
-    torch.manual_seed(0)
-    utils.save_checkpoint("net.pth", {"model": SMNet(3, 4).state_dict()})
-    command = [
-        "--mode",
-        "R",
-        "--weights",
-        "net.pth",
-        "--test_data",
-        "val",
-        "--pairs",
-        "noisy",
-        "clean",
-        "--json",
-        "x.json",
-    ]
-    assert test_rgb_script.main(command) == 0
-    assert [p["name"] for p in json.loads(Path("x.json").read_text())[0]["pictures"]] == [
-        "img_0",
-        "img_1",
-    ]
+
+def test_files_of_other_pairs_are_replaced_only_with_overwrite(two_folders):
+    words = ["--train_dir", "train", *TWO_FOLDERS]
+    assert dataset.main([*words, "--holdout", "2"]) == 0
+    with pytest.raises(SMNetError, match="train_pairs.h5 already exists"):
+        dataset.main([*words, "--val_dir", "val"])
+    assert dataset.main([*words, "--val_dir", "val", "--overwrite"]) == 0
+
+
+def test_pairs_are_not_validated_on_where_they_are_trained_on(two_folders):
+    with pytest.raises(SMNetError, match="has pairs in common with --train_dir"):
+        dataset.main(["--train_dir", "train", "--val_dir", "train", *TWO_FOLDERS])
+
+
+def test_a_network_is_tested_on_two_folders(two_folders):
+    save_model(Path(), "net", channels=3)
+    command = "--mode R --weights net.pth --test_data val --pairs noisy clean --json x.json"
+    assert test_rgb_script.main(command.split()) == 0
+    (run,) = json.loads(Path("x.json").read_text())
+    assert [picture["name"] for picture in run["pictures"]] == ["img_0", "img_1"]
 
 
 def test_training_starts_from_given_weights(work):
@@ -267,18 +207,7 @@ def test_training_starts_from_given_weights(work):
     torch.manual_seed(5)
     model = SMNet(3, 4)
     utils.save_checkpoint("net.pth", {"model": model.state_dict()})
-    words = [
-        "--train_h5",
-        "train_pairs.h5",
-        "--width",
-        "4",
-        "--patch_size",
-        "32",
-        "--batchsize",
-        "4",
-        "--workers",
-        "0",
-    ]
+    words = "--train_h5 train_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --workers 0".split()
     assert (
         train_rgb_blind.main(
             [*words, "--init", "net.pth", "--max_steps", "1", "--lr", "0", "--device", "cpu"]
@@ -289,57 +218,83 @@ def test_training_starts_from_given_weights(work):
     assert all(torch.equal(trained[name], value) for name, value in model.state_dict().items())
 
 
-def test_what_does_not_go_together_is_one_line(work, capsys, rgb_h5):
-    build(dataset, "--holdout", "2")
-    folder = ["--train_dir", "data/PolyU"]
-    for script, words in (
-        (dataset, [*folder, "--pairs", *PATTERNS, "--resize", "48", "--patch_size", "48"]),
-        (dataset, [*folder, "--pairs", "a"]),
-        (dataset, ["--pairs", *PATTERNS]),
-        (test_rgb_script, ["--mode", "R", "--clip"]),
-        (test_rgb_script, ["--mode", "R", "--repeats", "2"]),
-        (test_rgb_script, ["--mode", "R", "--test_noiseL", "25"]),
-        (test_rgb_script, ["--mode", "B", "--pairs", *PATTERNS]),
-    ):
-        with pytest.raises(SystemExit):
-            script.main(words)
-    capsys.readouterr()
-    for words, said in (
-        (["--mode", "R", "--test_data", "PolyU"], "train_rgb_blind.py --train_h5 train_pairs.h5"),
-        (["--mode", "R", "--test_data", "CC"], "python download.py CC"),
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (dataset, "--train_dir data/PolyU --pairs *_real* *_mean* --resize 48 --patch_size 48"),
+        (dataset, "--train_dir data/PolyU --pairs *_real* *_mean* --shrink 2"),
+        (dataset, "--train_dir data/PolyU --pairs a"),
+        (dataset, "--pairs *_real* *_mean*"),
+        (test_rgb_script, "--mode R --clip"),
+        (test_rgb_script, "--mode R --repeats 2"),
+        (test_rgb_script, "--mode R --test_noiseL 25"),
+        (test_rgb_script, "--mode B --pairs *_real* *_mean*"),
+    ],
+)
+def test_options_that_do_not_go_with_pairs_exit_with_2(work, script, words):
+    with pytest.raises(SystemExit) as caught:
+        script.main(words.split())
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--mode R --test_data PolyU", "train_rgb_blind.py --train_h5 train_pairs.h5"),
+        ("--mode R --test_data CC", "python download.py CC"),
         (
-            ["--mode", "R", "--test_data", "PolyU", "--pairs", "*_a*", "*_b*"],
+            "--mode R --test_data PolyU --pairs *_a* *_b*",
             "no pair *_a*, *_b* in data/PolyU",
         ),
-        (["--mode", "R"], "python download.py CC"),
-        (["--mode", "B", "--test_data", "val_pairs.h5"], "which only --mode R tests on"),
-        (["--mode", "R", "--test_data", str(rgb_h5[1])], "holds no pairs"),
-    ):
-        assert test_rgb_script.main(words) == 1
-        assert said in capsys.readouterr().err
-    words = ["--train_h5", "train_pairs.h5", "--width", "4", "--patch_size", "32"]
-    with pytest.raises(
-        SMNetError, match="not smnet validation pairs; make it: python dataset.py --pairs"
-    ):
-        train_rgb_blind.main([*words, "--val_h5", str(rgb_h5[1])])
-    with pytest.raises(SMNetError, match="no file val_data.h5"):  # the default's name, but given
-        train_rgb_blind.main([*words, "--val_h5", "val_data.h5"])
-    for option in (["--noiseL_range", "0", "55"], ["--val_noiseL", "25"]):
-        with pytest.raises(SMNetError, match=f"to which {option[0]} does not apply"):
-            train_rgb_blind.main([*words, *option])
-    with pytest.raises(SMNetError, match="not smnet validation pictures"):
-        train_rgb_blind.main(
-            [
-                "--train_h5",
-                str(rgb_h5[0]),
-                "--val_h5",
-                "val_pairs.h5",
-                "--width",
-                "4",
-                "--patch_size",
-                "32",
-            ]
-        )
-    (work / "val_pairs.h5").unlink()
+        ("--mode R", "python download.py CC"),
+        ("--mode B --test_data val_pairs.h5", "which only --mode R tests on"),
+        ("--mode R --test_data val_data.h5", "holds no pairs"),
+    ],
+)
+def test_what_cannot_be_tested_is_one_line(work, capsys, rgb_h5, words, said):
+    build(dataset, "--holdout", "2")
+    shutil.copy(rgb_h5[1], "val_data.h5")
+    capsys.readouterr()
+    assert test_rgb_script.main(words.split()) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+PAIRS = "--train_h5 train_pairs.h5 --width 4 --patch_size 32"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            f"{PAIRS} --val_h5 val_data.h5",
+            "not smnet validation pairs; make it: python dataset.py --pairs",
+        ),
+        (f"{PAIRS} --val_h5 val_none.h5", "no file val_none.h5"),
+        (f"{PAIRS} --noiseL_range 0 55", "to which --noiseL_range does not apply"),
+        (f"{PAIRS} --val_noiseL 25", "to which --val_noiseL does not apply"),
+        (
+            "--train_h5 train_data.h5 --val_h5 val_pairs.h5 --width 4 --patch_size 32",
+            "not smnet validation pictures",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_line(work, rgb_h5, words, said):
+    build(dataset, "--holdout", "2")
+    for source, target in zip(rgb_h5, ("train_data.h5", "val_data.h5")):
+        shutil.copy(source, target)
+    with pytest.raises(SMNetError, match=said):
+        train_rgb_blind.main(words.split())
+
+
+def test_a_validation_file_with_the_defaults_name_is_taken_as_given(work):
+    build(dataset, "--holdout", "2")
+    with pytest.raises(SMNetError, match="no file val_data.h5"):
+        train_rgb_blind.main([*PAIRS.split(), "--val_h5", "val_data.h5"])
+
+
+def test_the_pairs_that_were_set_aside_are_missed(work):
+    build(dataset, "--holdout", "2")
+    Path("val_pairs.h5").unlink()
     with pytest.raises(SMNetError, match="no file val_pairs.h5; .* --pairs"):
-        train_rgb_blind.main(words)
+        train_rgb_blind.main(PAIRS.split())

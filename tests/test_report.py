@@ -19,18 +19,8 @@ def work(tmp_path, monkeypatch):
     save_model(tmp_path / "weights", "model_gray_B_1", epoch=1)
     write_folder(tmp_path / "data" / "Set12", 3, height=60, width=70)
     write_folder(tmp_path / "mine_&_yours", 1, height=60, width=50)
-    words = [
-        "--mode",
-        "B",
-        "--test_data",
-        "Set12",
-        "mine_&_yours",
-        "--test_noiseL",
-        "15",
-        "25",
-        "--save_dir",
-        "results/pictures",
-    ]
+    words = """--mode B --test_data Set12 mine_&_yours --test_noiseL 15 25 --save_dir
+        results/pictures""".split()
     assert gray_script.main([*words, "--json", "results/gray.json"]) == 0
     lines = [
         {"step": 100 * i, "val_psnr": 20.0 + i, "train_psnr": 19.0 + i, "seconds": 60.0 * i}

@@ -65,6 +65,12 @@ def test_other_json_is_refused_in_one_line(tmp_path, text):
         results.read_runs(tmp_path / "x.json")
 
 
+def test_equal_and_tiny_pictures_are_empty_in_csv(tmp_path):
+    score = Score("a", {"noisy": math.inf, "SMNet": 30.0}, {"noisy": 0.5, "SMNet": math.nan}, 0.1)
+    results.write_csv(tmp_path / "x.csv", [dataclasses.replace(RUN, scores=[score])])
+    assert (tmp_path / "x.csv").read_text().splitlines()[1].endswith(",a,,0.5000,30.0000,")
+
+
 def test_names_that_are_not_utf_8_are_escaped_in_csv(tmp_path):
     score = dataclasses.replace(RUN.scores[0], name="a\udcff,\nb")
     results.write_csv(tmp_path / "x.csv", [dataclasses.replace(RUN, scores=[score])])

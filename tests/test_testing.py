@@ -29,23 +29,8 @@ def work(tmp_path, monkeypatch):
 
 def test_table_json_csv_and_pictures(work, capsys):
     write_folder(work / "mine", 4, height=36, width=44)
-    words = [
-        "--mode",
-        "S",
-        "--test_data",
-        "Set12",
-        "mine",
-        "--test_noiseL",
-        "15",
-        "25",
-        "--baseline",
-        "--save_dir",
-        "out",
-        "--json",
-        "r/x.json",
-        "--csv",
-        "x.csv",
-    ]
+    words = """--mode S --test_data Set12 mine --test_noiseL 15 25 --baseline --save_dir out
+        --json r/x.json --csv x.csv""".split()
     assert gray_script.main(words) == 0
     said = capsys.readouterr().out
     assert "Set12, sigma 15, weights/model_gray_L15_1.pth" in said
@@ -80,6 +65,7 @@ def test_table_json_csv_and_pictures(work, capsys):
     assert cv2.imread(str(out / "00_denoised.png"), cv2.IMREAD_UNCHANGED).shape == (40, 48)
 
 
+@pytest.mark.slow
 def test_the_sample_is_a_test_set(work, capsys):
     assert gray_script.main("--mode B --test_data sample --json x.json".split()) == 0
     (run,) = json.loads((work / "x.json").read_text())
@@ -107,17 +93,7 @@ def test_all_blind_folders_and_the_authors_options(work, capsys):
 
 
 def test_sheets_of_the_stages(work):
-    words = [
-        "--mode",
-        "B",
-        "--test_data",
-        "Set12",
-        "--test_noiseL",
-        "25",
-        "--save_dir",
-        "out",
-        "--save_stages",
-    ]
+    words = "--mode B --test_data Set12 --test_noiseL 25 --save_dir out --save_stages".split()
     assert gray_script.main(words) == 0
     sheet = cv2.imread(str(work / "out" / "Set12_sigma25_model_gray_B_3" / "01_stages.png"))
     assert sheet.shape == (
@@ -130,17 +106,7 @@ def test_sheets_of_the_stages(work):
 def test_two_folders_of_one_name_are_two_sets(work):
     for part in ("a", "b"):
         write_folder(work / part / "noisy", 1, height=30, width=30)
-    words = [
-        "--mode",
-        "B",
-        "--test_data",
-        "a/noisy",
-        "b/noisy",
-        "--save_dir",
-        "out",
-        "--json",
-        "x.json",
-    ]
+    words = "--mode B --test_data a/noisy b/noisy --save_dir out --json x.json".split()
     assert gray_script.main(words) == 0
     assert [r["set"] for r in json.loads((work / "x.json").read_text())] == ["noisy", "b/noisy"]
     assert (work / "out" / "b" / "noisy_sigma25_model_gray_B_3" / "00_mask.png").is_file()
@@ -204,18 +170,8 @@ def test_wrong_arguments_exit_with_2(words):
 
 
 def test_protocol_options_are_said(work, capsys):
-    words = [
-        "--mode",
-        "B",
-        "--test_data",
-        "CBSD68",
-        "--clip",
-        "--quantize",
-        "--y_channel",
-        "--self_ensemble",
-        "--repeats",
-        "2",
-    ]
+    words = """--mode B --test_data CBSD68 --clip --quantize --y_channel --self_ensemble
+        --repeats 2""".split()
     assert rgb_script.main([*words, "--json", "x.json"]) == 0
     said = "2 draws, clip, quantize, y channel, self ensemble"
     assert (
