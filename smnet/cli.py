@@ -1,6 +1,7 @@
 """What the command lines share: `run_script`, the parser, number types, problems, overwriting."""
 
 import argparse
+import errno
 import math
 import os
 import sys
@@ -35,7 +36,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a folder that may not be looked into, a name too long
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+        name = error.filename or "a file"
+        if error.errno == errno.ENOSPC and not error.filename:  # all files that we write have names
+            name = "the output"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"error: {name}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)

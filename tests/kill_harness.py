@@ -5,10 +5,9 @@ what test_killing.py runs.
 
 A run is trained once in peace. Then the same command is started, killed by SIGKILL at a random
 moment, and started again with --resume, until it has been killed so often and is left to finish.
-    Moments are of four kinds in turn: a random time after
-training began, while a file is being written, during validation, and while starting. At the end all
-weights and the training state must be the same bits and the jsonl log the same lines, but for the
-clock's. Exit status 0 if so.
+Moments are of four kinds in turn: a random time after training began, while a file is being
+written, during validation, and while starting. At the end all weights and the training state must
+be the same bits and the jsonl log the same lines, but for the clock's. Exit status 0 if so.
 """
 
 import argparse
@@ -31,14 +30,15 @@ import dataset_gray  # noqa: E402
 
 RUN = "model_gray_L25"
 OPTIONS = (
-    "--width 4 --patch_size 32 --draws 24 --batchsize 4 --workers 1 --device cpu --save_every 0 --optimizer muon --ema 0.99 "
-    "--schedule cosine --warmup 10 --grad_clip 1"
+    "--width 4 --patch_size 32 --draws 24 --batchsize 4 --workers 1 --device cpu --save_every 0 "
+    "--optimizer muon --ema 0.99 --schedule cosine --warmup 10 --grad_clip 1"
 ).split()
 
 
 def start(folder: Path, data: Path, epochs: int, *more: str) -> subprocess.Popen:
     """A training process that writes into `folder`; its output can be read line by line."""
-    files = f"--train_h5 {data}/train.h5 --val_h5 {data}/val.h5 --weights_dir {folder}/weights --log_dir {folder}/logs".split()
+    files = f"--train_h5 {data}/train.h5 --val_h5 {data}/val.h5".split()
+    files += f"--weights_dir {folder}/weights --log_dir {folder}/logs".split()
     words = [
         sys.executable,
         str(ROOT / "train_gray.py"),
@@ -53,7 +53,7 @@ def start(folder: Path, data: Path, epochs: int, *more: str) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
     )
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from training_helpers import final_weights, folders, log_lines
@@ -18,9 +19,10 @@ import train_gray
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="torchrun's gloo needs Linux or macOS"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="torchrun's gloo needs Linux or macOS"),
+]
 
 
 def options(train_args: list[str], folder: Path) -> list[str]:
@@ -148,6 +150,30 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(
     said = finish(process)
     assert "resumed after" in said
     assert_same_run(tmp_path, alone)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_killed_data_worker_is_a_failure_that_torchrun_sees(
+    rank, restarts, train_args, tmp_path, alone
+):
+    words = [*options(train_args, tmp_path), "--save_every", "0", "--workers", "1"]
+    launch = ["--standalone", "--nproc_per_node=2", f"--max-restarts={restarts}"]
+    process = start(words, *launch)
+    wait_for_the_first_epoch(tmp_path)
+    readers = psutil.Process(workers_of(process.pid)[rank]).children()
+    assert len(readers) == 1
+    readers[0].kill()
+    killed = time.monotonic()
+    said, _ = process.communicate(timeout=300)
+    assert "error: a data worker was killed (SIGKILL)" in said
+    assert not readers[0].is_running()
+    if restarts:
+        assert process.returncode == 0 and "resumed after" in said
+        assert_same_run(tmp_path, alone)
+    else:
+        assert process.returncode == 1 and time.monotonic() - killed < 30
+        assert said.count("Traceback") == 1  # torchrun's own
 
 
 def test_another_launch_is_no_restart(train_args, tmp_path):

@@ -33,7 +33,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(train_args, tmp_path):
     root = Path(train_gray.__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, *train_args, "300000"],
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -101,6 +101,25 @@ def test_what_diverges_is_never_saved(train_args, tmp_path):
     ):  # in its only step, whose loss was still finite
         train_gray.main([*train_args, "--max_steps", "1", "--lr", "1000"])
     assert not (tmp_path / "weights" / "model_gray_L25_1.pth").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_log_on_a_full_disk_is_one_line(train_args):
+    """As in `python train_gray.py > log`."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, train_gray.__file__, *train_args],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the output: No space left on device\n",
+    )
 
 
 def test_too_little_memory_is_said_before_the_first_step(train_args, tmp_path, monkeypatch, capsys):
