@@ -1,9 +1,10 @@
 """Denoise your own pictures, of any size, and keep what they are.
 
-    python denoise.py photo.jpg                          # blind network; writes photo_denoised.jpg
+    python denoise.py photo.jpg                          # writes photo_denoised.jpg
     python denoise.py holiday -o clean                   # a folder with all folders in it
-    python denoise.py a.png b.tif -o clean --noiseL 25   # the network trained at sigma 25
-    python denoise.py photo.jpg --real                   # the network for real noise
+    python denoise.py a.png b.tif -o clean --noiseL 25   # white noise of sigma 25; or --blind
+    python denoise.py photo.jpg --strength 70            # leave some of the noise in
+    python denoise.py photo.jpg --strength 0 --chroma 100          # colour noise only
     python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
 
 Gray pictures go through the gray network and colour ones through the RGB network in weights/, or in
@@ -18,7 +19,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -26,18 +26,21 @@ from tqdm import tqdm
 import utils
 from smnet import devices, sheets
 from smnet.cli import make_parser, number, one_line, report_problems, run_script
+from smnet.denoisers import DenoiserCache, denoise  # noqa: F401  # denoise: for arrays
 from smnet.jobs import Job, Plan, expand_patterns, find_jobs
-from smnet.photos.photo import FORMATS, OTHERS, Photo, upright
+from smnet.photos.photo import FORMATS, OTHERS, Photo, as_shown, to_samples, to_tensor
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import check_format, write_photo
+from smnet.strength import noise_found, take_out
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
-from smnet.weights import find_model
 from utils import SMNetError
 
 # --------------------------------------------------------------------------------------------------
 # Defaults; each is also an option of the command line
 DEFAULTS = dict(
-    noiseL=None,  # sigma that the network was trained at, grey levels; None: the blind network
+    noiseL=None,  # sigma of white noise that the network was trained at, grey levels
+    strength=100,  # percent of the noise found that is taken out
+    chroma=None,  # the same for the colour noise alone, percent; None: as strength
     weights_dir="weights",  # folder that train_*.py wrote weights to
     memory=None,  # GB that the network may take; None: half of what is free
     # side of the tiles that larger pictures are cut into, pixels; 0: never; None: 640, or less as
@@ -54,7 +57,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     wanted = ["compare"] * args.compare + ["stages"] * args.save_stages
     plan = find_jobs(args.pictures, output=args.output, sheets=wanted, overwrite=args.overwrite)
-    denoisers = DenoiserCache(args)
+    denoisers = DenoiserCache(
+        devices.pick_device(args.device),
+        mode=args.mode,
+        noiseL=args.noiseL,
+        weights=args.weights or (),
+        weights_dir=args.weights_dir,
+        memory=args.memory,
+        tile=args.tile,
+    )
     problems, done = [*plan.problems], 0
     try:
         for i, job in enumerate(plan.jobs):
@@ -93,14 +104,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("pictures", nargs="+", metavar="PICTURE|FOLDER", help=text)
     text = "a folder for the results, or a file for the only one (default: NAME_denoised beside it)"
     option("-o", "--output", metavar="OUT", help=text)
-    text = "sigma that the network was trained at, grey levels 0-255 (default: the blind network)"
+    text = "for white noise of this sigma, grey levels 0-255"
     option("--noiseL", type=number(float, 0, 255), metavar="SIGMA", help=text)
-    text = "the network trained on pairs of real noise, in place of the blind one"
-    option("--real", action="store_true", help=text)
+    text = "for white noise of any level, sigma 0-55"
+    option("--blind", action="store_const", const="B", dest="mode", help=text)
+    text = "for the noise of cameras (default: this, if there is such a network, else --blind)"
+    option("--real", action="store_const", const="R", dest="mode", help=text)
     text = "the weights to use, ours or the authors'; one file, or one for gray and one for RGB"
     option("--weights", nargs="+", metavar="FILE", help=text)
     text = "folder that train_*.py wrote weights to (default: %(default)s, else pretrained/)"
     option("--weights_dir", metavar="DIR", help=text)
+    text = "percent of the noise found that is taken out, 0-100 (default: %(default)s)"
+    option("--strength", type=number(float, 0, 100), metavar="PERCENT", help=text)
+    text = "the same for colour noise; --strength is then for brightness (default: as --strength)"
+    option("--chroma", type=number(float, 0, 100), metavar="PERCENT", help=text)
     text = "GB that the network may take: what fits is denoised whole (default: half of what is "
     text += "free, and tiles, which are faster)"
     option("--memory", type=number(float, 0.01), metavar="GB", help=text)
@@ -121,8 +138,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     check_dashes(parser, sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     args.pictures = expand_patterns(args.pictures)
-    if bool(args.weights) + args.real + (args.noiseL is not None) > 1:
-        parser.error("--noiseL, --real and --weights each name a network: give one of them")
+    if bool(args.weights) + bool(args.mode) + (args.noiseL is not None) > 1:
+        parser.error("--noiseL, --blind, --real and --weights each name a network: give one")
+    if args.noiseL is not None:
+        args.mode = "S"
     if args.point and not args.save_stages:
         parser.error("--point is for --save_stages")
     check_output(parser, args.output, args.pictures)
@@ -157,49 +176,6 @@ def check_output(parser: argparse.ArgumentParser, output: str | None, pictures: 
         parser.error(f"-o {output}: pictures are written as {names}; give one, or make the folder")
 
 
-# ------------------------------------------------------------------------------------- the networks
-
-
-class DenoiserCache:
-    """The networks for gray and RGB pictures, read when first needed."""
-
-    def __init__(self, args: argparse.Namespace):
-        self.args, self.device = args, devices.pick_device(args.device)
-        self.found: dict[int, tuple[Denoiser, str] | str] = {}
-
-    def get(self, channels: int) -> tuple[Denoiser, str]:
-        """The denoiser for pictures of 1 or 3 channels, and the name of its weights.
-
-        Raises:
-            SMNetError: no such weights; the second time in fewer words.
-        """
-        if channels not in self.found:
-            self.found[channels] = "no weights for such pictures, as said before"
-            self.found[channels] = self.read(channels)
-        found = self.found[channels]
-        if isinstance(found, str):
-            raise SMNetError(found)
-        return found
-
-    def read(self, channels: int) -> tuple[Denoiser, str]:
-        """From the disk."""
-        args, errors = self.args, []
-        for weights in args.weights or [None]:
-            try:
-                trained = find_model(
-                    channels,
-                    args.noiseL,
-                    real=args.real,
-                    weights=weights,
-                    weights_dir=args.weights_dir,
-                )
-                model = trained.model.to(self.device, memory_format=torch.channels_last)
-                return Denoiser(model, memory=args.memory, tile=args.tile), str(trained.path)
-            except SMNetError as error:
-                errors.append(str(error))
-        raise SMNetError("; ".join(errors))
-
-
 # --------------------------------------------------------------------------------------- a picture
 
 
@@ -221,9 +197,10 @@ def denoise_file(
         denoiser, weights = denoisers.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
-            output = denoiser(noisy, on_tile=bar.update)
-        if not output.isfinite().all():
+            denoised = denoiser(noisy, on_tile=bar.update)
+        if not denoised.isfinite().all():
             raise SMNetError(f"{weights} gives values that are not finite; use other --weights")
+        output = take_out(noisy, denoised, strength=args.strength, chroma=args.chroma)
         write_photo(target, photo, to_samples(output, photo), quality=args.quality)
         write_sheets(job, photo, noisy, output, denoiser, args.point)
     except SMNetError as error:
@@ -240,7 +217,8 @@ def denoise_file(
     cut = f"{tiles} tiles, " if tiles > 1 else ""
     notes = "".join(f"; {note}" for note in photo.notes)
     seconds = time.perf_counter() - start
-    return f"{source} -> {target}: {size}, {cut}{seconds:.1f} s, {weights}{notes}"
+    found = f"noise of {noise_found(noisy, denoised):.1f} grey levels"
+    return f"{source} -> {target}: {size}, {found}, {cut}{seconds:.1f} s, {weights}{notes}"
 
 
 def check_targets(job: Job, photo: Photo) -> None:
@@ -292,24 +270,6 @@ def write_sheets(
             write_photo(path, Photo(drawn, None, "PNG", metadata=metadata), drawn)
         except SMNetError as error:
             raise SMNetError(f"{job.target} is written, but this sheet is not: {error}") from None
-
-
-def to_tensor(photo: Photo) -> torch.Tensor:
-    """The samples as float32 (C, H, W) in [0, 1]."""
-    samples = torch.from_numpy(photo.pixels.astype(np.float32)).permute(2, 0, 1)
-    return samples.contiguous().div_(photo.white)
-
-
-def as_shown(picture: torch.Tensor, photo: Photo) -> torch.Tensor:
-    """(C, H, W) as it lies in the file -> turned as its EXIF says."""
-    turned = upright(picture.permute(1, 2, 0).numpy(), photo.orientation)
-    return torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1)))
-
-
-def to_samples(picture: torch.Tensor, photo: Photo) -> np.ndarray:
-    """(C, H, W) in about [0, 1] -> samples (H, W, C) of the photo's type, clamped and rounded."""
-    levels = picture.clamp(0, 1).mul_(photo.white).round_().permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(levels.astype(photo.pixels.dtype))
 
 
 if __name__ == "__main__":

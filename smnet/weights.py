@@ -84,6 +84,13 @@ def find_weights(
     return path
 
 
+def is_there(channels: int, noiseL: float | None, weights_dir: str | Path, *, real: bool) -> bool:
+    """Whether `find_weights` would find such weights, of any epoch."""
+    run = run_name(channels, noiseL, real=real)
+    shipped = Path(weights_dir) == Path("weights") and shipped_file(channels, noiseL, real=real)
+    return bool(epochs_on_disk(weights_dir, run)) or bool(shipped and shipped.is_file())
+
+
 def advise_on_weights(
     channels: int, noiseL: float | None, weights_dir: str | Path, *, real: bool
 ) -> str:

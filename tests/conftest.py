@@ -14,6 +14,7 @@ import pack
 import test_gray as gray_script
 import train_gray_blind
 import utils
+from smnet.denoisers import cached_denoisers
 from smnet.tiling import Denoiser
 
 # Beside other work two threads wait for each other: OMP_NUM_THREADS=1 is faster there.
@@ -83,6 +84,7 @@ def packed(packed_run, tmp_path, monkeypatch) -> Path:
 def work(tmp_path, monkeypatch):
     """An empty folder to work in, with random weights for gray and RGB, blind and gray sigma 25."""
     monkeypatch.chdir(tmp_path)
+    cached_denoisers.cache_clear()
     save_model(tmp_path / "weights", "model_gray_B_1")
     save_model(tmp_path / "weights", "model_gray_L25_1", seed=1)
     save_model(tmp_path / "weights", "model_rgb_B_1", channels=3)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import save_model
 from odd_files import FOREIGN, HOSTILE, REFUSED
 from photo_files import DEEP_RGB, GRAY, LOSSLESS, RGB, packed_tiff, pillow, tiff
 from PIL import Image
@@ -236,3 +237,59 @@ def test_gray_palettes_go_through_the_gray_network(work, capsys):
     gray.save("a.png")
     assert denoise.main(["a.png"]) == 0
     assert "gray of 8 bits" in (said := capsys.readouterr().out) and "model_gray_B_1" in said
+
+
+def test_strength_zero_gives_the_samples_back(work, capsys):
+    (work / "a.png").write_bytes(LOSSLESS["rgb.png"])
+    (work / "deep.tif").write_bytes(tiff(DEEP_RGB))
+    for name in ("a.png", "deep.tif"):
+        assert denoise.main([name, "-o", "out", "--strength", "0"]) == 0
+        assert np.array_equal(read_photo(f"out/{name}").pixels, read_photo(name).pixels)
+    assert capsys.readouterr().out.count(" grey levels, ") == 2  # it still says what it found
+
+
+def test_colour_noise_alone_changes_the_colours_alone(work):
+    (work / "a.png").write_bytes(LOSSLESS["rgb.png"])
+    assert denoise.main(["a.png", "-o", "out", "--strength", "0", "--chroma", "100"]) == 0
+    change = read_photo("out/a.png").pixels.astype(float) - read_photo("a.png").pixels
+    assert np.abs(change).max() > 2
+    inside = (read_photo("out/a.png").pixels % 255 > 0).all(-1)  # not clamped
+    assert np.abs(change @ [0.299, 0.587, 0.114])[inside].max() <= 1
+
+
+def test_the_network_of_real_noise_is_the_default_where_there_is_one(work, capsys):
+    (work / "a.png").write_bytes(LOSSLESS["rgb.png"])
+    save_model(work / "weights", "model_rgb_R_1", channels=3, seed=7)
+    for words, network in (([], "R"), (["--blind"], "B"), (["--real"], "R")):
+        assert denoise.main(["a.png", "--overwrite", *words]) == 0
+        assert f"weights/model_rgb_{network}_1.pth" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        denoise.main(["a.png", "--blind", "--noiseL", "25"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 1), (40, 50, 3)])
+def test_arrays_are_denoised_as_files_are(work, dtype, shape):
+    rng = np.random.default_rng(0)
+    white = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    picture = (rng.random(shape) * white).astype(dtype)
+    before = picture.copy()
+    result = denoise.denoise(picture, device="cpu")
+    assert result.shape == shape and result.dtype == dtype and np.array_equal(picture, before)
+    same = denoise.denoise(picture, device="cpu", strength=0)
+    assert np.array_equal(same, picture if white > 1 else picture.astype(np.float32))
+    if dtype == np.uint8:
+        Image.fromarray(picture.squeeze()).save("a.png")
+        assert denoise.main(["a.png", "--overwrite", "--device", "cpu"]) == 0
+        assert np.array_equal(np.asarray(Image.open("a_denoised.png")), result.squeeze())
+
+
+def test_arrays_that_are_no_pictures_are_one_line(work):
+    for picture in (
+        np.zeros((4, 4, 2)),
+        np.zeros(9),
+        np.zeros((4, 4), int),
+        np.full((4, 4), np.nan),
+    ):
+        with pytest.raises(utils.SMNetError):
+            denoise.denoise(picture, device="cpu")

@@ -150,7 +150,9 @@ def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, 
     seen = []
     loss = learner.Learner.loss
     monkeypatch.setattr(
-        learner.Learner, "loss", lambda self, errors: seen.append(errors.dtype) or loss(self, errors)
+        learner.Learner,
+        "loss",
+        lambda self, errors: seen.append(errors.dtype) or loss(self, errors),
     )
     train_gray.main(train_args)
     train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp"])

@@ -5,7 +5,9 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image, TiffImagePlugin, TiffTags
+from torch import Tensor
 
 MAX_PIXELS = 250_000_000  # larger pictures are refused
 # The formats that can be read and written, by the ending of a file's name.
@@ -118,3 +120,21 @@ def is_gray(samples: np.ndarray) -> bool:
     """Whether RGB (H, W, 3 or 4) holds nothing but grays."""
     red, green, blue = (samples[:, :, channel] for channel in range(3))
     return np.array_equal(red, green) and np.array_equal(red, blue)
+
+
+def to_tensor(photo: Photo) -> Tensor:
+    """The samples as float32 (C, H, W) in [0, 1]."""
+    samples = torch.from_numpy(photo.pixels.astype(np.float32)).permute(2, 0, 1)
+    return samples.contiguous().div_(photo.white)
+
+
+def as_shown(picture: Tensor, photo: Photo) -> Tensor:
+    """(C, H, W) as it lies in the file -> turned as its EXIF says."""
+    turned = upright(picture.permute(1, 2, 0).numpy(), photo.orientation)
+    return torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1)))
+
+
+def to_samples(picture: Tensor, photo: Photo) -> np.ndarray:
+    """(C, H, W) in about [0, 1] -> samples (H, W, C) of the photo's type, clamped and rounded."""
+    levels = picture.clamp(0, 1).mul_(photo.white).round_().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(levels.astype(photo.pixels.dtype))

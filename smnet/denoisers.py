@@ -1,0 +1,130 @@
+"""The networks that denoise users' pictures: which one, read when it is first needed."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from smnet.devices import pick_device
+from smnet.strength import take_out
+from smnet.tiling import Denoiser
+from smnet.weights import find_model, is_there
+from utils import SMNetError
+
+
+class DenoiserCache:
+    """The networks for gray and RGB pictures, read when first needed.
+
+    Args:
+        device: where they run.
+        mode: "R" the network of real noise, "B" the blind one, "S" that of the level `noiseL`;
+            None: R where there is one, else B.
+        noiseL: sigma that the network was trained at, grey levels; mode S alone.
+        weights: files to use instead, one, or one for gray and one for RGB.
+        weights_dir: folder that train_*.py wrote weights to.
+        memory, tile: as `Denoiser` takes them.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        mode: str | None = None,
+        noiseL: float | None = None,
+        weights: Sequence[str] = (),
+        weights_dir: str = "weights",
+        memory: float | None = None,
+        tile: int | None = None,
+    ):
+        self.device, self.mode, self.noiseL = device, mode, noiseL
+        self.weights, self.weights_dir = weights, weights_dir
+        self.memory, self.tile = memory, tile
+        self.found: dict[int, tuple[Denoiser, str] | str] = {}
+
+    def get(self, channels: int) -> tuple[Denoiser, str]:
+        """The denoiser for pictures of 1 or 3 channels, and the name of its weights.
+
+        Raises:
+            SMNetError: no such weights; the second time in fewer words.
+        """
+        if channels not in self.found:
+            self.found[channels] = "no weights for such pictures, as said before"
+            self.found[channels] = self.read(channels)
+        found = self.found[channels]
+        if isinstance(found, str):
+            raise SMNetError(found)
+        return found
+
+    def read(self, channels: int) -> tuple[Denoiser, str]:
+        """From the disk."""
+        errors = []
+        real = self.mode == "R"
+        if self.mode is None and not self.weights:
+            real = is_there(channels, None, self.weights_dir, real=True)
+        for weights in self.weights or [None]:
+            try:
+                trained = find_model(
+                    channels, self.noiseL, real=real, weights=weights, weights_dir=self.weights_dir
+                )
+                model = trained.model.to(self.device, memory_format=torch.channels_last)
+                return Denoiser(model, memory=self.memory, tile=self.tile), str(trained.path)
+            except SMNetError as error:
+                errors.append(str(error))
+        raise SMNetError("; ".join(errors))
+
+
+def denoise(
+    picture: np.ndarray,
+    *,
+    mode: str | None = None,
+    noiseL: float | None = None,
+    strength: float = 100,
+    chroma: float | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+) -> np.ndarray:
+    """Denoise an array: the same networks and tiles as the command.
+
+    Args:
+        picture: (H, W) or (H, W, 1) gray, or (H, W, 3) RGB; uint8, uint16, or float in about
+            [0, 1].
+        mode: "R" for the noise of cameras, "B" for white noise of any level, "S" for white noise of
+            sigma `noiseL`; None: R if there is such a network, else B.
+        noiseL: grey levels 0-255, with mode S.
+        strength, chroma: percent, as `smnet.strength.take_out`.
+        weights: a .pth file to use instead.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Returns:
+        An array of the same shape and type, computed in float32; floats are not clamped.
+
+    Raises:
+        SMNetError: another shape or type, values that are not finite, or no such weights.
+    """
+    planes = picture if picture.ndim == 3 else picture[..., None]
+    dtype = picture.dtype
+    if planes.ndim != 3 or planes.shape[2] not in (1, 3) or 0 in planes.shape:
+        raise SMNetError(f"an array (H, W), (H, W, 1) or (H, W, 3) is needed, not {picture.shape}")
+    if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+        raise SMNetError(f"an array of uint8, uint16 or float is needed, not {dtype}")
+    white = np.iinfo(dtype).max if dtype.kind == "u" else 1
+    noisy = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1), np.float32)) / white
+    if not noisy.isfinite().all():
+        raise SMNetError("the array has values that are not finite")
+    denoiser, _ = cached_denoisers(mode, noiseL, weights, device).get(len(noisy))
+    output = take_out(noisy, denoiser(noisy), strength=strength, chroma=chroma)
+    samples = output.permute(1, 2, 0).numpy().reshape(picture.shape)
+    if dtype.kind == "f":
+        return samples.astype(dtype)
+    return np.rint(samples.clip(0, 1) * white).astype(dtype)
+
+
+@functools.cache
+def cached_denoisers(
+    mode: str | None, noiseL: float | None, weights: str | None, device: str
+) -> DenoiserCache:
+    """The networks of `denoise`, kept from call to call."""
+    return DenoiserCache(
+        pick_device(device), mode=mode, noiseL=noiseL, weights=[weights] if weights else ()
+    )
