@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import math
 import os
 import sys
@@ -19,7 +20,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     arguments, 130 on Ctrl-C."""
     reuse_memory()
     torch.backends.cudnn.allow_tf32 = False  # PyTorch's default on CUDA, off by 1e-3
-    sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal has no letters for
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names the terminal cannot show
     try:
         status = main()
     except SMNetError as error:

@@ -1,6 +1,7 @@
 """The command of the two dataset scripts: folders of pictures or pairs to the two h5 files."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,8 +98,8 @@ def made_with(path: str, attributes: dict) -> bool:
 class Chosen(NamedTuple):
     """What to train and to validate on."""
 
-    train: list[Source]
-    val: list[Source]
+    train: Sequence[Source]
+    val: Sequence[Source]
     notes: list[str]  # lines to print
     problems: list[str]  # a line for each picture that has no partner
 
@@ -136,7 +137,7 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
     notes = []
     use_sample = options.train_dir is None and not any(Path(folder).is_dir() for folder in folders)
     if use_sample:
-        train = sample_pictures(SAMPLE_TRAIN, channels)
+        train: Sequence[Source] = sample_pictures(SAMPLE_TRAIN, channels)
         notes.append(
             f"{folders[0]} is missing: training on the {len(train)} sample photographs of "
             "scikit-image instead (--train_dir DIR for your own)"
@@ -148,7 +149,9 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
     folder = Path(options.val_dir or defaults["val_dir"])
     if options.val_dir or folder.is_dir():
         files = find_pictures(folder)
-        val = [PictureFiles(str(path.relative_to(folder)), path) for path in files]
+        val: Sequence[Source] = [
+            PictureFiles(str(path.relative_to(folder)), path) for path in files
+        ]
         return Chosen(train, val, notes, [])
     if not use_sample:
         raise SMNetError(
@@ -163,7 +166,7 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
     return Chosen(train, val, notes, [])
 
 
-def training_files(folders: list[str]) -> list[PictureFiles]:
+def training_files(folders: list[str]) -> Sequence[PictureFiles]:
     """The pictures below the folders, each once; where there are several folders, their numbers
     keep pictures of one name apart."""
     found: dict[Path, PictureFiles] = {}  # by file: one in two folders could be held out once
@@ -175,7 +178,7 @@ def training_files(folders: list[str]) -> list[PictureFiles]:
     return list(found.values())
 
 
-def hold_out_pictures(train: list[Source], count: int) -> tuple[list[Source], list[Source]]:
+def hold_out_pictures(train: Sequence[Source], count: int) -> tuple[list[Source], list[Source]]:
     """(pictures to train on, `count` pictures set aside, evenly spread).
 
     Raises:

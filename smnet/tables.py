@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from smnet.cli import one_line
 from smnet.evaluation import Score, noise_name
@@ -126,7 +126,10 @@ def row_of(run: Run) -> Row:
     return Row(run.set, run.sigma, run.protocol)
 
 
-def short_names(paths: Iterable[str | Path]) -> dict[str | Path, str]:
+Name = TypeVar("Name", str, Path)
+
+
+def short_names(paths: Iterable[Name]) -> dict[Name, str]:
     """A name for each path: its last part without .pth or .jsonl, or where two would be the same,
     the path."""
     paths = list(dict.fromkeys(paths))

@@ -51,6 +51,9 @@ for text_tag in (42032, 42033, 42035, 42036):
     TiffTags.TAGS_V2_GROUPS[EXIF_IFD][text_tag] = TiffTags.TagInfo(text_tag, "text", TiffTags.ASCII)
 
 
+AlphaType = Literal["straight", "premultiplied", "unknown"]
+
+
 @dataclasses.dataclass
 class Photo:
     """A picture file's content; samples are as they lie in the file, orientation not applied."""
@@ -60,7 +63,7 @@ class Photo:
     format: str  # as Pillow calls it
     # What the alpha channel is: "premultiplied" colours hold it as a factor (TIFF's associated
     # alpha), "unknown" is a fourth channel of which the file does not say what it is.
-    alpha_type: Literal["straight", "premultiplied", "unknown"] = "straight"
+    alpha_type: AlphaType = "straight"
     palette: bool = False  # whether the file has one, of at most 256 colours
     # exif, icc_profile, dpi, xmp and comment, as Pillow's save() takes them
     metadata: dict = dataclasses.field(default_factory=dict)

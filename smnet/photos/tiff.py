@@ -5,6 +5,7 @@ import io
 import itertools
 import logging
 import math
+from typing import cast
 
 import numpy as np
 import tifffile
@@ -20,6 +21,7 @@ from smnet.photos.photo import (
     RESOLUTION,
     SUB_IFDS,
     XMP,
+    AlphaType,
     Photo,
     is_gray,
     split_alpha,
@@ -36,7 +38,7 @@ JPEG = 7  # a compression
 LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, Deflate, PackBits, ..., LZMA, zstd
 ADOBE_DEFLATE = 8
 SIGNED, FLOAT = 2, 3  # values of SampleFormat
-ALPHA_TYPES = {1: "premultiplied", 2: "straight"}  # by ExtraSamples
+ALPHA_TYPES: dict[int, AlphaType] = {1: "premultiplied", 2: "straight"}  # by ExtraSamples
 MAX_PAGES = 100  # looked at, to find the picture among previews
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors reach us as exceptions
@@ -65,7 +67,7 @@ def find_picture(tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, int]:
     Raises:
         SMNetError: camera raw, or several pictures.
     """
-    pages = [*itertools.islice(tiff.pages, MAX_PAGES)]
+    pages = cast(list[tifffile.TiffPage], [*itertools.islice(tiff.pages, MAX_PAGES)])
     if not pages:
         raise SMNetError("is a TIFF file without a picture")
     if any(is_camera_raw(each) for page in pages for each in (page, *(page.pages or ()))):
@@ -189,7 +191,7 @@ def find_alpha(page: tifffile.TiffPage, extras: int) -> int | None:
 
 def look_up(indices: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     """(H, W) in a palette -> uint8 (H, W, 3), or (H, W, 1) where it holds only grays."""
-    colours = np.asarray(page.colormap).T  # 16 bits each
+    colours: np.ndarray = np.asarray(page.colormap).T  # 16 bits each
     if colours.max() > 255:  # else written by programs that took them for 8 bits
         colours = colours >> 8
     pixels = colours.astype(np.uint8)[indices]
