@@ -26,6 +26,7 @@ cli.run_script(lambda: train_gray.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit on Windows")
 def test_a_full_disk_is_one_line_and_harms_nothing(train_args, tmp_path):
     """Files may not grow past 300,000 bytes: the first state fits, the second, with Adam's memory,

@@ -9,8 +9,9 @@ import sys
 from smnet.devices import free_memory
 from smnet.training import distributed
 from smnet.training.learner import Learner
-from smnet.training.loading import PREFETCHED, SHARED_MEMORY
+from smnet.training.loading import SHARED_MEMORY
 from smnet.training.samples import PatchDataset
+from utils import SMNetError
 
 # Held by a step for its backward, bytes a pixel and base channel: in float32, with --amp. Measured
 # on CPUs; a GPU has not been measured yet.
@@ -29,13 +30,7 @@ def announce(learner: Learner, train_set: PatchDataset, *, name: str) -> None:
         f"{learner.steps_per_epoch:,} steps an epoch, "
         f"steps {done.step + 1:,} to {learner.total_steps:,}"
     )
-    here = distributed.local_size()
-    share = math.ceil(args.batchsize / distributed.size())
-    for advice in (
-        memory_advice(learner),
-        workers_advice(args.workers, here),
-        shared_memory_advice(train_set, batchsize=share, workers=args.workers, processes=here),
-    ):
+    for advice in (memory_advice(learner), workers_advice(args.workers, distributed.local_size())):
         if advice:
             print(advice)
     sys.stdout.flush()
@@ -85,28 +80,22 @@ def memory_needed(
     return one * ((processes_here or distributed.local_size()) if device == "cpu" else 1)
 
 
-def shared_memory_advice(
-    train_set: PatchDataset, *, batchsize: int, workers: int, processes: int
-) -> str | None:
-    """A line to print where the batches in flight will not fit into shared memory.
+def check_shared_memory(workers: int, processes: int) -> None:
+    """Raise where the locks of the data workers will not fit into shared memory.
 
     Args:
-        train_set: what they are read from.
-        batchsize: pictures a step of one process.
         workers: of one process.
         processes: on this machine.
     """
     if not workers or not SHARED_MEMORY.is_dir():
-        return None
-    picture = train_set.channels * train_set.patch_size**2 * (1 + train_set.real)
-    in_flight = processes * (workers * PREFETCHED + 1) * batchsize * picture
+        return
+    needed = processes * (8 + 3 * workers) * 4096  # pages, as measured
     free = shutil.disk_usage(SHARED_MEMORY).free
-    if in_flight < free:
-        return None
-    return (
-        f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, and the data workers may fill "
-        f"{in_flight / 1e6:.1f} MB: give the container more (--shm-size), or fewer --workers"
-    )
+    if free < needed:
+        raise SMNetError(
+            f"{SHARED_MEMORY} has {free / 1000:.0f} kB free, and --workers {workers} needs "
+            f"{needed / 1000:.0f}: give the container more (--shm-size 64m), or --workers 0"
+        )
 
 
 def workers_advice(workers: int, processes: int) -> str | None:

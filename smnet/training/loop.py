@@ -21,7 +21,7 @@ from smnet import devices
 from smnet.images import Picture
 from smnet.metrics import to_db
 from smnet.training import distributed, starting
-from smnet.training.advice import announce
+from smnet.training.advice import announce, check_shared_memory
 from smnet.training.content import describe_pictures
 from smnet.training.event_writer import EventWriter
 from smnet.training.learner import Learner
@@ -84,6 +84,7 @@ def fit(
     device = distributed.pick_device(args.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # for streams, events and compiled kernels
+    check_shared_memory(args.workers, distributed.local_size())
     with distributed.loss_explained(), distributed.processes(device):
         learner = Learner(model, train_set, args=args, device=device)
         settings = settings_of(
