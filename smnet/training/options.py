@@ -185,7 +185,8 @@ def args_for_real_noise(
     for name in args.given:
         if name in useless:
             raise SMNetError(
-                f"{', '.join(args.train_h5)}: --{name} does not apply to real noise; leave it out"
+                f"{', '.join(args.train_h5)} gives real noise, to which --{name} does not apply; "
+                "leave it out"
             )
     if "val_h5" not in args.given and not val_h5:
         raise SMNetError("give --val_h5, pairs of real noise (dataset*.py --pairs makes them)")
