@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from models import SMNet
 from pictures import Picture, add_test_noise, psnr, ssim, to_float, to_uint8
+from smnet.fast import for_inference
 
 TEST_NOISE = {1: dict(seed=0, draws=1), 3: dict(seed=12, draws=3)}  # by channels
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
@@ -112,14 +113,14 @@ def evaluate(
         on_stages: called for each picture's first draw as on_stages(name, clean, noisy, noise_mask, output), each (C, H, W).
     """
     was_training = model.training
-    model.eval()
+    network = for_inference(model.eval())
     scores = []
     for name, picture, partner in tqdm(pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None):
         clean = to_float(picture)
         draws, seconds = [], 0.0
         for i, noisy in enumerate(protocol.noisy_draws(clean, sigma) if partner is None else to_float(partner)[None]):
             start = time.perf_counter()
-            noise_mask, output = protocol.denoise(model, noisy)
+            noise_mask, output = protocol.denoise(network, noisy)
             seconds += time.perf_counter() - start
             results = {"SMNet": output.clamp(0, 1), **(baselines(clean, noisy, sigma) if baseline else {})}
             figures = {"noisy": protocol.measure(clean, noisy, rounded=False)}

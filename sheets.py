@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from models import SMNet
 from pictures import to_uint8
+from smnet.fast import for_inference
 
 LABEL_HEIGHT = 20  # pixels above each panel
 GAP = 4  # pixels between panels
@@ -57,6 +58,7 @@ def stages(model: SMNet, noisy: Tensor, point: tuple[int, int] | None = None) ->
     height, width = noisy.shape[-2:]
     row, column = (min(at, length - 1) for at, length in zip(point or (height // 2, width // 2), (height, width)))
     noisy, row, column = crop_around(noisy, row, column)
+    model = for_inference(model)
     x = noisy[None].to(next(model.parameters()).device)
     noise_mask, residual, output = (stage[0].cpu() for stage in model.stages(x))
     level = noise_mask.mean().item()  # training leaves it free: only the output is compared with anything

@@ -455,12 +455,14 @@ def test_too_little_memory_is_said_before_the_first_step(train_args, tmp_path, m
 
 def test_the_memory_a_step_takes_is_known_before(monkeypatch):
     def needed(**changed) -> float:
-        args = argparse.Namespace(**{"batchsize": 8, "patch_size": 256, "width": 64, "accumulate": 1, "amp": False, **changed})
+        usual = {"batchsize": 8, "patch_size": 256, "width": 64, "shuffle": 1, "accumulate": 1, "amp": False}
+        args = argparse.Namespace(**{**usual, **changed})
         return learner.Learner.memory_needed(argparse.Namespace(args=args, device=torch.device("cpu")))
 
     assert 28 < needed() < 32  # measured: 3.5 to 3.8 GB for one picture of 256x256, with --amp 2.0
     assert 3.5 < needed(accumulate=8) == needed(batchsize=1) < 4 and 1.8 < needed(batchsize=1, amp=True) < 2.1
     assert 0.3 < needed(patch_size=48, width=16) < 0.4
+    assert 0.3 < needed(patch_size=64, width=32, shuffle=2) < 0.4
     monkeypatch.setattr(distributed, "size", lambda: 3)
     monkeypatch.setattr(distributed, "local_size", lambda: 3)
     assert 33 < needed() == needed(batchsize=9) < 36  # three processes of up to three pictures
