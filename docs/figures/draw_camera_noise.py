@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
-
 from pairs import find_pairs, hold_out, scene
 from pictures import find_pictures, read_picture
+
 from smnet.camera_noise import YCC_FROM_RGB, Camera, Pair, camera_pair, develop_pair
 from utils import make_folder, make_parser, number, run_script
 
