@@ -63,7 +63,7 @@ def plain_reference(model: SMNet) -> SMNet:
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     for module in plain.modules():
         if isinstance(module, NonLocalBlock):
-            module.attend = attend_as_published
+            module.attend = attend_as_published  # type: ignore[method-assign]
     return plain
 
 

@@ -38,7 +38,9 @@ RGB_FROM_YCC = np.linalg.inv(YCC_FROM_RGB)
 LINEAR = np.linspace(0, 1, 16384, dtype=np.float32)
 DISPLAY = np.where(LINEAR > 0.0031308, 1.055 * LINEAR ** (1 / 2.4) - 0.055, 12.92 * LINEAR)  # sRGB
 
-BILINEAR = np.float32([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4  # from every other row and column
+BILINEAR = (
+    np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+)  # from every other row and column
 SUBSAMPLING = {  # by the rows and columns that share one chroma sample
     (1, 1): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     (1, 2): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
@@ -151,7 +153,8 @@ def develop_pair(clean: np.ndarray, camera: Camera, rng: np.random.Generator) ->
         noisy = write_jpeg(noisy, camera)
     inside = np.s_[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
     sides = to_bytes(mean_shot(picture, change))[inside], noisy[inside]
-    return tuple(np.ascontiguousarray(side.transpose(2, 0, 1)) for side in sides)
+    clean_side, noisy_side = (np.ascontiguousarray(side.transpose(2, 0, 1)) for side in sides)
+    return clean_side, noisy_side
 
 
 def s_curve(values: np.ndarray, contrast: float) -> np.ndarray:
@@ -202,8 +205,8 @@ def demosaic(raws: np.ndarray, camera: Camera) -> np.ndarray:
     the direction of less change, and then red - green and blue - green bilinearly. OpenCV's
     demosaicing leaves twice the error on sharp pictures, most of it as false colours.
     """
-    slope, bend = np.float32([[-1, 0, 1]]), np.float32([[-1, 0, 2, 0, -1]])
-    line = np.float32([[-1, 2, 2, 2, -1]]) / 4
+    slope, bend = np.array([[-1, 0, 1]], np.float32), np.array([[-1, 0, 2, 0, -1]], np.float32)
+    line = np.array([[-1, 2, 2, 2, -1]], np.float32) / 4
     across, down = cv2.filter2D(raws, -1, line), cv2.filter2D(raws, -1, line.T)
     change_across, change_down = (
         np.abs(cv2.filter2D(raws, -1, first)) + np.abs(cv2.filter2D(raws, -1, second))
@@ -240,7 +243,7 @@ def reduce_noise(change: np.ndarray, picture: np.ndarray, camera: Camera) -> np.
     detail = camera.detail * variance / (variance + 16)  # half-way at 4 grey levels
     sharp = camera.sharpness + (1 - camera.sharpness) * detail**2
     fine[..., :1] += sharp * (ycc[..., :1] - fine[..., :1])
-    kept = np.float32([camera.luma_kept, camera.chroma_kept, camera.chroma_kept])
+    kept = np.array([camera.luma_kept, camera.chroma_kept, camera.chroma_kept], np.float32)
     kept = kept + (1 - kept) * detail
     left = broad + kept * (fine - broad)
     left[..., 1:] *= camera.chroma_left

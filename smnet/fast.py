@@ -32,13 +32,15 @@ GROUP_CHANNELS = 32  # of convolutions that are computed at once
 REGISTER = 16  # numbers; products with fewer columns are slower
 
 
-def for_inference(model: nn.Module) -> nn.Module:
-    """What to run where no gradients are needed: a fast twin on a CPU, elsewhere the network.
+def for_inference(model: SMNet) -> SMNet:
+    """What to run where no gradients are needed: a fast twin on a CPU, elsewhere collapsed tails.
 
-    Modules other than SMNet, fast twins included, are returned as they are.
+    Modules other than SMNet, twins included, are returned as they are.
     """
+    if type(model) is not SMNet:
+        return model
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return fast(model) if on_cpu and type(model) is SMNet else model
+    return fast(model) if on_cpu else collapse_tails(model)
 
 
 @torch.no_grad()

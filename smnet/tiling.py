@@ -107,7 +107,7 @@ class Denoiser:
             side = whole
         else:
             side = choose_tile(self.model, self.memory or free_memory(self.device) / 2)
-        side = min(side, self.limit)
+        side = int(min(side, self.limit))
         return whole if side >= whole else max(side // self.step * self.step, self.smallest)
 
     def tiles(

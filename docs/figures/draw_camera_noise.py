@@ -16,11 +16,12 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
-from pairs import find_pairs, hold_out, scene
-from pictures import find_pictures, read_picture
 
 from smnet.camera_noise import YCC_FROM_RGB, Camera, Pair, camera_pair, develop_pair
-from utils import make_folder, make_parser, number, run_script
+from smnet.cli import make_parser, number, run_script
+from smnet.images import find_pictures, read_picture
+from smnet.pairs import find_pairs, hold_out, scene
+from utils import make_folder
 
 matplotlib.use("Agg")  # no window: files alone
 from matplotlib import pyplot as plt  # noqa: E402
@@ -83,7 +84,8 @@ def parts_of_frames(folder: str, held_out: set[str]) -> Iterator[Pair]:
         _, height, width = pair[0].shape
         for top in (height // 3 - SIDE // 2, 2 * height // 3 - SIDE // 2):
             for left in (width // 3 - SIDE // 2, 2 * width // 3 - SIDE // 2):
-                yield tuple(side[:, top : top + SIDE, left : left + SIDE] for side in pair)
+                part = np.s_[:, top : top + SIDE, left : left + SIDE]
+                yield pair[0][part], pair[1][part]
 
 
 def shrink(picture: np.ndarray, factor: int) -> np.ndarray:
@@ -183,8 +185,8 @@ def noise_of_flattest(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     Black and white places are not looked at if there are others.
     """
     luma = to_ycc(clean)[0]
-    places = np.mgrid[0 : luma.shape[0] - CROP + 1 : 32, 0 : luma.shape[1] - CROP + 1 : 32]
-    places = [np.s_[y : y + CROP, x : x + CROP] for y, x in places.reshape(2, -1).T]
+    corners = np.mgrid[0 : luma.shape[0] - CROP + 1 : 32, 0 : luma.shape[1] - CROP + 1 : 32]
+    places = [np.s_[y : y + CROP, x : x + CROP] for y, x in corners.reshape(2, -1).T]
     bright = [place for place in places if 40 < luma[place].mean() < 200]
     flattest = min(bright or places, key=lambda place: luma[place].std())
     noise = 128 + GAIN * (noisy.astype(int) - clean)
@@ -194,7 +196,7 @@ def noise_of_flattest(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
 def draw(path: Path, shown: dict[str, list[Pair]], measured: dict[str, list]) -> None:
     """Write the figure: noise of each kind from weak to strong, and its statistics below."""
     figure = plt.figure(figsize=(8, 11), layout="constrained")
-    noises, boxes = figure.subfigures(2, height_ratios=[7, 4])
+    noises, boxes = figure.subfigures(2, height_ratios=[7, 4])  # type: ignore[misc]
     axes = noises.subplots(len(shown), COLUMNS)
     for row, (name, pairs) in zip(axes, shown.items()):
         for axis, noise in zip(row, weak_to_strong(pairs, measured[name])):
