@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import synthetic_picture
+from helpers import synthetic_picture
 
 from docs.figures.draw_camera_noise import (
     as_camera_file,
