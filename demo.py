@@ -81,7 +81,7 @@ def launch(args: argparse.Namespace, folder: Path):
             app_kwargs={"middleware": [Middleware(privacy.LocalOnly)]},
             theme=layout.THEME,
             css=layout.CSS,
-            js=layout.PASTE,
+            head=layout.PASTE,
             share=False,
             ssr_mode=False,
             footer_links=[],

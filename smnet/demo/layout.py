@@ -7,20 +7,20 @@ import gradio as gr
 from smnet.demo.page import Page
 from smnet.demo.privacy import take_files_only
 from smnet.demo.work import NETWORKS, PHOTOGRAPH, Limits
-from smnet.photos.photo import FORMATS
 
 QUEUE = 5  # what may wait; more is refused
 NETWORK = "network"  # what runs a network, one at a time
 FONTS = ["system-ui", "sans-serif"]  # of the visitor's machine: none is fetched
 THEME = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
 CSS = """
+#status { min-height: 90px }
 #status dl { display: grid; grid-template-columns: max-content auto; gap: 0 1em; margin: 0 }
 #status dd { margin: 0; overflow-wrap: anywhere }
 .error { color: #b91c1c; font-weight: 600; overflow-wrap: anywhere }
 .dark .error { color: #fca5a5 }
 """
 # A picture from the clipboard takes the way of one that is dropped.
-PASTE = """() => document.addEventListener("paste", (event) => {
+PASTE = """<script>document.addEventListener("paste", (event) => {
   const file = event.clipboardData.files[0];
   const input = document.querySelector("#picture input[type=file]");
   if (!file || !input) return;
@@ -28,9 +28,7 @@ PASTE = """() => document.addEventListener("paste", (event) => {
   files.items.add(file);
   input.files = files.files;
   input.dispatchEvent(new Event("change", { bubbles: true }));
-})"""
-
-
+});</script>"""
 # On a phone the results are below the fold.
 SCROLL = """() => window.innerWidth < 700 &&
   document.querySelector("#status").scrollIntoView({ behavior: "smooth" })"""
@@ -98,7 +96,7 @@ def build(page: Page, *, real: bool) -> gr.Blocks:
 
 def lay_out_inputs(page: Page) -> Inputs:
     """The column that a visitor begins with."""
-    picture = gr.File(label="Picture", file_types=[*FORMATS], height=150, elem_id="picture")
+    picture = gr.File(label="Picture", height=150, elem_id="picture")
     examples = gr.Gallery(
         [(str(example.path), example.caption) for example in page.examples],
         label="Or try one of these",
@@ -115,7 +113,7 @@ def lay_out_inputs(page: Page) -> Inputs:
 
 def lay_out_views() -> Views:
     """The column of results."""
-    status = gr.HTML(elem_id="status", min_height=90)
+    status = gr.HTML(elem_id="status")
     stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
     plain: dict[str, Any] = {"buttons": ["fullscreen"], "interactive": False}
     with gr.Column(visible=False, elem_id="results") as results:

@@ -1,5 +1,6 @@
 """What each open page holds: a folder of files to show, the picture, and what came of it."""
 
+import contextlib
 import dataclasses
 import itertools
 import secrets
@@ -51,12 +52,18 @@ class Session:
         folder.mkdir(parents=True)
 
     def take(self, path: str | Path, *, keep: bool = False) -> None:
-        """Make a file the picture to denoise: moved to the folder, or with `keep` copied."""
+        """Make a file the picture to denoise: moved, with its folder if that is then empty, or with
+        `keep` copied."""
         path = Path(path)
         shutil.rmtree(self.folder / "source", ignore_errors=True)
         target = self.folder / "source" / path.name
         target.parent.mkdir(parents=True)
-        (shutil.copyfile if keep else shutil.move)(path, target)
+        if keep:
+            shutil.copyfile(path, target)
+        else:
+            shutil.move(path, target)
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
         self.source, self.wanted = target, True
 
     def new_file(self, kind: str, name: str) -> Path:
