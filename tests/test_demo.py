@@ -168,7 +168,7 @@ def test_examples_are_the_same_every_time(tmp_path):
     for example in made:
         twin = tmp_path / "a" / example.path.name
         assert twin.read_bytes() == example.path.read_bytes()
-    assert [example.caption for example in made] == 2 * ["a camera's noise"] + [
+    assert [example.caption for example in made] == 2 * ["camera noise"] + [
         "sigma 25",
         "sigma 50",
     ]

@@ -189,8 +189,8 @@ def test_strength_and_colour_noise_act_at_once(open_page, server, tmp_path):
             set_number(page, "#chroma", chroma)
         set_number(page, "#strength", strength)
         page.wait_for_function(
-            "([selector, old]) => document.querySelectorAll('#slider img')[1].src !== old",
-            arg=[AFTER, address],
+            "old => document.querySelectorAll('#slider img')[1].src !== old",
+            arg=address,
         )
         page.wait_for_timeout(1000)
         result = download(page, tmp_path)
@@ -213,7 +213,8 @@ def test_a_broken_file_and_a_good_one_after_it(open_page, tmp_path):
     drop(page, write(tmp_path, "broken.png", LOSSLESS["rgb.png"][:90]))
     said = page.inner_text("#status")
     assert said.startswith("broken.png: is damaged") and "\n" not in said
-    assert not page.locator("#results").is_visible() and not page.locator("#stop").is_visible()
+    page.locator("#stop").wait_for(state="hidden")
+    assert not page.locator("#results").is_visible()
     drop(page, write(tmp_path, "phone.heic", b"\0\0\0\x18ftypheic"))
     assert "is a HEIC file; PNG, JPEG" in page.inner_text("#status")
     drop(page, write(tmp_path, "wide.png", pillow(np.zeros((1, 2_000_001), np.uint8), "PNG")))
@@ -254,7 +255,7 @@ def test_tiles_are_counted_and_stop_stops(open_page, tmp_path):
     page.get_by_text(re.compile(r"[1-9]/6 tiles|[1-9] / 6")).first.wait_for()
     page.click("#stop")
     page.locator("#status", has_text="Stopped.").wait_for(timeout=60_000)
-    assert not page.locator("#stop").is_visible()
+    page.locator("#stop").wait_for(state="hidden")
 
 
 def test_a_picture_is_pasted(open_page):
@@ -278,4 +279,11 @@ def test_an_example_on_a_phone(open_page):
     page.locator("#status", has_text="camera_sigma_50.png").wait_for(timeout=60_000)
     page.locator(AFTER).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    address = page.get_attribute(BEFORE, "src")
+    page.locator("#examples button").nth(3).tap()  # once more
+    page.wait_for_function(
+        "old => document.querySelector('#slider img')?.src.includes('file=') &&"
+        " document.querySelector('#slider img').src !== old",
+        arg=address,
+    )
     assert page.locator("#slider").bounding_box()["width"] > 300

@@ -38,7 +38,7 @@ def make_example(folder: Path, name: str, channels: int, sigma: float | None, se
     rng = np.random.default_rng(seed)
     if sigma is None:
         _, noisy = camera_pair(clean, rng)
-        noise, caption = "camera_noise", "a camera's noise"
+        noise, caption = "camera_noise", "camera noise"
     else:
         noisy = clean + sigma * rng.standard_normal(clean.shape)
         noisy = np.rint(noisy.clip(0, 255)).astype(np.uint8)
