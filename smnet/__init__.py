@@ -1,1 +1,1 @@
-"""What the scripts import: nothing here is typed by users."""
+"""What the scripts import."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import SMNet
+from smnet.fast import for_inference
 from smnet.images import Picture, to_float, to_uint8
 from smnet.metrics import add_test_noise, baselines, luma, psnr, ssim
 
@@ -124,11 +125,11 @@ def evaluate(
             on_stages(name, clean, noisy, noise_mask, output), each (C, H, W).
     """
     was_training = model.training
-    model.eval()
+    network = for_inference(model.eval())
     if warm_up and pictures:
-        AUTHORS.denoise(model, to_float(pictures[0].clean))
+        AUTHORS.denoise(network, to_float(pictures[0].clean))
     scores = [
-        measure_picture(model, picture, sigma, protocol, baseline=baseline, on_stages=on_stages)
+        measure_picture(network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages)
         for picture in tqdm(
             pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None
         )

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import SMNet
+from smnet.fast import for_inference
 from smnet.images import to_uint8
 
 LABEL_HEIGHT = 20  # pixels above each panel
@@ -77,11 +78,11 @@ def stages(model: SMNet, noisy: Tensor, point: tuple[int, int] | None = None) ->
         for at, length in zip(point or (height // 2, width // 2), (height, width))
     )
     noisy, row, column = crop_around(noisy, row, column)
+    model = for_inference(model)
     x = noisy[None].to(next(model.parameters()).device)
     noise_mask, residual, output = (stage[0].cpu() for stage in model.stages(x))
-    level = (
-        noise_mask.mean().item()
-    )  # training leaves it free: only the output is compared with anything
+    # Training leaves its mean free: only the output is compared with anything.
+    level = noise_mask.mean().item()
     attended = heat(model.attention(x, row, column).cpu(), noisy, row, column)
     return sheet(
         [

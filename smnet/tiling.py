@@ -9,21 +9,26 @@ from torch import Tensor
 
 from models import SMNet
 from smnet.devices import free_memory, is_out_of_memory
+from smnet.fast import for_inference
 from utils import SMNetError
 
+# All sides are those for `shuffle` 1; a network with another one has them as many times as large.
 OVERLAP = 40  # pixels that neighbouring tiles share
 MARGIN = 8  # of those, the outermost of each tile are not used: they feel its edge most
-STEP = 8  # tiles but the last begin at multiples of this, where three 2x2 poolings fall as in the whole picture
+# Tiles but the last begin at multiples of this, where three 2x2 poolings fall as in the picture.
+STEP = 8
 SMALLEST = 128  # side of the smallest tile, pixels
-LARGEST = (
-    640  # side of the largest tile; larger ones are slower a pixel, and smaller ones overlap more
-)
-MAPS_HELD = 20  # maps of `width` channels, float32, that a forward takes the memory of, measured and rounded up
+# Side of the largest tile, pixels: larger ones are slower a pixel, and smaller ones overlap more.
+LARGEST = 640
+# Maps of `width` channels, float32, that a forward takes the memory of, measured on a CPU and
+# rounded up; elsewhere, where the plain network runs, 20.3 in tensors and the rest for workspaces.
+MAPS_HELD, PLAIN_MAPS_HELD = 12, 24
 
 
 def memory_needed(model: SMNet, pixels: int) -> float:
     """GB that a forward of one picture takes, about."""
-    return 0.1 + pixels * model.width * MAPS_HELD * 4 / 1e9
+    maps = MAPS_HELD if next(model.parameters()).device.type == "cpu" else PLAIN_MAPS_HELD
+    return 0.1 + pixels / model.shuffle**2 * model.width * maps * 4 / 1e9
 
 
 def choose_tile(model: SMNet, memory: float) -> int:
@@ -32,23 +37,29 @@ def choose_tile(model: SMNet, memory: float) -> int:
     Raises:
         SMNetError: not even the smallest do.
     """
-    for side in range(LARGEST, SMALLEST - 1, -STEP):
+    least_side = SMALLEST * model.shuffle
+    for side in range(LARGEST * model.shuffle, least_side - 1, -STEP * model.shuffle):
         if memory_needed(model, side * side) <= memory:
             return side
-    least = math.ceil(100 * memory_needed(model, SMALLEST**2)) / 100
+    least = math.ceil(100 * memory_needed(model, least_side**2)) / 100
     raise SMNetError(
-        f"{memory:.2f} GB of memory are too little: tiles of {SMALLEST} pixels need {least:.2f}; give --memory or --tile"
+        f"{memory:.2f} GB of memory are too little: tiles of {least_side} pixels need "
+        f"{least:.2f}; give --memory or --tile"
     )
 
 
-def cuts(length: int, tile: int) -> list[tuple[int, int]]:
+def cuts(length: int, tile: int, scale: int = 1) -> list[tuple[int, int]]:
     """The pieces [start, stop) of one axis: few, of one size up to `tile` (a multiple of 8), at
-    least OVERLAP shared."""
+    least OVERLAP shared.
+
+    `scale`: the network's `shuffle`, by which all but the length is multiplied.
+    """
     if length <= tile:
         return [(0, length)]
-    count = math.ceil((length - OVERLAP) / (tile - OVERLAP))
-    step = math.ceil((length - OVERLAP) / count / STEP) * STEP
-    size = min(step + OVERLAP, length)
+    overlap, multiple = OVERLAP * scale, STEP * scale
+    count = math.ceil((length - overlap) / (tile - overlap))
+    step = math.ceil((length - overlap) / count / multiple) * multiple
+    size = min(step + overlap, length)
     pieces = [(0, size)]
     while pieces[-1][1] < length:
         start = min(len(pieces) * step, length - size)
@@ -56,17 +67,18 @@ def cuts(length: int, tile: int) -> list[tuple[int, int]]:
     return pieces
 
 
-def ramps(pieces: list[tuple[int, int]]) -> list[Tensor]:
+def ramps(pieces: list[tuple[int, int]], scale: int = 1) -> list[Tensor]:
     """A weight (stop - start,) for each piece; where pieces overlap they add up to 1, and change
     smoothly."""
     weights = [torch.ones(stop - start) for start, stop in pieces]
-    place = ((torch.arange(OVERLAP) + 0.5 - MARGIN) / (OVERLAP - 2 * MARGIN)).clamp(0, 1)
+    overlap, margin = OVERLAP * scale, MARGIN * scale
+    place = ((torch.arange(overlap) + 0.5 - margin) / (overlap - 2 * margin)).clamp(0, 1)
     up = place * place * (3 - 2 * place)
     for i in range(len(pieces) - 1):
         shared = pieces[i][1] - pieces[i + 1][0]
-        weights[i][-OVERLAP:] *= 1 - up
-        weights[i + 1][: shared - OVERLAP] = 0
-        weights[i + 1][shared - OVERLAP : shared] *= up
+        weights[i][-overlap:] *= 1 - up
+        weights[i + 1][: shared - overlap] = 0
+        weights[i + 1][shared - overlap : shared] *= up
     return weights
 
 
@@ -81,9 +93,10 @@ class Denoiser:
     """
 
     def __init__(self, model: SMNet, *, memory: float | None = None, tile: int | None = None):
-        self.model, self.memory, self.tile = model.eval(), memory, tile
+        self.model, self.memory, self.tile = for_inference(model.eval()), memory, tile
+        self.step, self.smallest = STEP * model.shuffle, SMALLEST * model.shuffle
         self.device = next(model.parameters()).device
-        self.limit = math.inf  # side of the tiles that have not run out of memory
+        self.limit: float = math.inf  # side of the tiles that have not run out of memory
 
     def side(self, height: int, width: int) -> int:
         """Of the tiles for a picture; at least its longer side: it is denoised whole."""
@@ -94,17 +107,17 @@ class Denoiser:
             side = whole
         else:
             side = choose_tile(self.model, self.memory or free_memory(self.device) / 2)
-        side = min(side, self.limit)
-        return whole if side >= whole else max(side // STEP * STEP, SMALLEST)
+        side = int(min(side, self.limit))
+        return whole if side >= whole else max(side // self.step * self.step, self.smallest)
 
     def tiles(
         self, height: int, width: int
     ) -> list[tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]]:
         """The tiles of a picture: (rows, their weights, columns, their weights) each."""
         side = self.side(height, width)
-        rows, columns = (
-            [*zip(pieces, ramps(pieces))] for pieces in (cuts(height, side), cuts(width, side))
-        )
+        scale = self.model.shuffle
+        pieces = (cuts(length, side, scale) for length in (height, width))
+        rows, columns = ([*zip(axis, ramps(axis, scale))] for axis in pieces)
         return [(*row, *column) for row in rows for column in columns]
 
     @torch.inference_mode()
@@ -137,11 +150,12 @@ class Denoiser:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            if max(height, width) <= SMALLEST:
+            if max(height, width) <= self.smallest:
                 raise SMNetError(
-                    f"not enough memory on {self.device} for {width}x{height} pixels; try --device cpu"
+                    f"not enough memory on {self.device} for {width}x{height} pixels; "
+                    "try --device cpu"
                 )
-            self.limit = max(max(height, width) // 2 // STEP * STEP, SMALLEST)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self.limit = max(max(height, width) // 2 // self.step * self.step, self.smallest)
+            if self.device.type in ("cuda", "mps"):
+                getattr(torch, self.device.type).empty_cache()
         return self(piece)

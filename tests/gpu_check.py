@@ -24,8 +24,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from golden import authors_names, computed_weight  # noqa: E402
 from helpers import build_h5  # noqa: E402
-from test_models import authors_names, computed_weight  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import dataset_gray  # noqa: E402

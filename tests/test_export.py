@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from test_testing import save_model
+from helpers import save_model
 
 import export
 import utils
@@ -32,4 +32,11 @@ def test_the_onnx_file_gives_the_same_numbers(tmp_path, capsys):
     with torch.inference_mode():
         np.testing.assert_allclose(output, model(x).numpy(), atol=1e-5)
     with pytest.raises(SMNetError, match="--overwrite"):
+        export.main([str(tmp_path / "net.pth")])
+
+
+def test_what_export_needs_is_said_in_a_line(tmp_path, monkeypatch):
+    save_model(tmp_path, "net")
+    monkeypatch.setattr(export, "NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(SMNetError, match="needs no_such_package: pip install onnx no_such_package"):
         export.main([str(tmp_path / "net.pth")])

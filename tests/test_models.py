@@ -1,109 +1,67 @@
-"""The network: the authors' outputs from the authors' names, any size, and its pieces against plain references."""
+"""The network: the authors' outputs from the authors' names, any size, every way of running it."""
 
 import re
-import zlib
-from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from golden import CASES, assert_golden, golden_input, golden_models, random_model
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import models
-import utils
 from models import ImageMemory, NonLocalBlock, SMNet
 
-GOLDEN = np.load(Path(__file__).parent / "golden.npz")
-SEED = int(GOLDEN["seed"])
-CASES = sorted({key.split("/")[0] for key in GOLDEN.files if "/" in key})
-
-
-def authors_names() -> dict[str, str]:
-    """Our parameter name -> the authors', written out by hand from their checkpoints, independently of the loader's rules."""
-    names = {}
-
-    def both(ours: str, theirs: str) -> None:
-        names[f"{ours}.weight"], names[f"{ours}.bias"] = f"{theirs}.weight", f"{theirs}.bias"
-
-    def dense(ours: str, theirs: str) -> None:
-        for i in range(4):
-            both(f"{ours}.convs.{i}", f"{theirs}.conv_list.{i}.0")
-        both(f"{ours}.fusion", f"{theirs}.fusion.0")
-
-    for i in range(2):
-        both(f"noise_memory.stem.{i}", f"derain.conv{i + 1}")
-        both(f"image_memory.stem.{i}", f"sr.conv{i + 1}")
-    for i in range(3):
-        dense(f"noise_memory.encoder.{i}", f"derain.up_{i + 1}")
-        decoder = f"derain.down_{3 - i}"
-        dense(f"noise_memory.decoder.{i}.dense", f"{decoder}.dense")
-        attention = (
-            f"{decoder}.non_local" if i == 0 else f"{decoder}.region_non_local.non_local_block"
-        )
-        for ours, theirs in (("theta", "theta"), ("phi", "phi.0"), ("g", "g.0"), ("out", "W")):
-            both(f"noise_memory.decoder.{i}.non_local.{ours}", f"{attention}.{theirs}")
-        for j in range(3):
-            dense(f"image_memory.contextual.{i}.dense.{j}", f"sr.dense_{3 * i + j + 1}")
-        names[f"image_memory.contextual.{i}.dilated.weight"] = f"sr.dilate_{i + 1}.0.weight"
-    both("noise_memory.merges.0", "derain.down_2_fusion")
-    both("noise_memory.merges.1", "derain.down_1_fusion")
-    both("noise_memory.merges.2", "derain.fusion.0")
-    both("noise_memory.head.0", "derain.fusion.1")
-    both("noise_memory.head.1", "derain.final_conv.0")
-    both("image_memory.fusion.pointwise", "sr.fusion.0")
-    both("image_memory.fusion.conv", "sr.fusion.1")
-    both("image_memory.expand", "sr.UPNet.0")
-    both("image_memory.project", "sr.UPNet.2")
-    return names
-
-
-def computed_weight(name: str, shape: torch.Size) -> torch.Tensor:
-    """The reference weight of an authors' parameter: a function of its name."""
-    values = np.random.default_rng([SEED, zlib.crc32(name.encode())]).standard_normal(tuple(shape))
-    if len(shape) == 1:
-        return torch.from_numpy((0.05 * values).astype(np.float32))
-    gain = 4 if ".theta." in name or ".phi." in name else 1
-    return torch.from_numpy((values * gain / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
+MEMORY_FORMATS = pytest.mark.parametrize(
+    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"]
+)
 
 
 @pytest.fixture(scope="module")
 def authors_models(tmp_path_factory) -> dict[int, SMNet]:
-    """By channels: the reference networks, through our loader from files like the authors'."""
-    names, models = authors_names(), {}
-    for channels in (1, 3):
-        weights = {}
-        prefix = (
-            "module." if channels == 1 else ""
-        )  # theirs have it; a state dict saved without DataParallel has not
-        for ours, value in SMNet(channels).state_dict().items():
-            weights[prefix + names[ours]] = computed_weight(names[ours], value.shape)
-        path = tmp_path_factory.mktemp("authors") / "net.pth"
-        torch.save(weights, path)
-        models[channels] = utils.load_model(path)
-    return models
+    return golden_models(tmp_path_factory.mktemp("authors"))
 
 
-@pytest.mark.parametrize(
-    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"]
-)
+@MEMORY_FORMATS
 @pytest.mark.parametrize("gradients", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_the_authors_network(authors_models, case, gradients, memory_format):
-    c, n, h, w = map(int, case.split("x"))
-    x = torch.from_numpy(
-        np.random.default_rng([SEED, c, n, h, w]).random((n, c, h, w), dtype=np.float32)
-    )
-    model = authors_models[c].to(memory_format=memory_format)
-    with torch.inference_mode(
-        not gradients
-    ):  # without gradients the blocks add up parts instead of concatenating
-        stages = model.stages(x.contiguous(memory_format=memory_format))
-    for name, ours in zip(("noise_mask", "residual", "output"), stages):
-        np.testing.assert_allclose(
-            ours.detach().numpy(), GOLDEN[f"{case}/{name}"], atol=2e-4, rtol=0, err_msg=name
+    x = golden_input(case).contiguous(memory_format=memory_format)
+    model = authors_models[x.shape[1]].to(memory_format=memory_format)
+    with torch.inference_mode(not gradients):
+        assert_golden(model.stages(x), case)
+
+
+class Stages(torch.nn.Module):
+    """A network as a module that gives all its stages, for what takes a module's forward."""
+
+    def __init__(self, model: SMNet):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model.stages(x)
+
+
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "training"])
+def test_exported_with_free_sizes_agrees_with_the_authors_network(authors_models, gradients):
+    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    example = torch.rand(1, 1, 96, 160)
+    with torch.set_grad_enabled(gradients):
+        program = torch.export.export(
+            Stages(authors_models[1]), (example,), dynamic_shapes={"x": free}
         )
+    for case in CASES[:2]:
+        assert_golden(program.module()(golden_input(case)), case)
+
+
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "training"])
+def test_compiled_as_one_graph_agrees_with_the_authors_network(authors_models, gradients):
+    compiled = torch.compile(Stages(authors_models[3]), fullgraph=True, backend="aot_eager")
+    case = CASES[3]
+    with torch.set_grad_enabled(gradients):
+        assert_golden(compiled(golden_input(case)), case)
+    torch.compiler.reset()
 
 
 def test_all_four_golden_cases_are_there():
@@ -119,21 +77,13 @@ def test_compact_network_has_the_stated_size():
     assert sum(p.numel() for p in SMNet(width=16).parameters()) == 304_778
 
 
-def random_model(channels: int = 1, width: int = 4) -> SMNet:
-    """A small network whose non-local blocks are not the identity."""
-    torch.manual_seed(1)
-    model = SMNet(channels, width).eval()
-    for block in model.noise_memory.decoder:
-        torch.nn.init.normal_(block.non_local.out.weight)
-    return model
-
-
 SIDES = [1, 2, 3, 5, 7, 13, 14, 15, 20, 21, 26, 27, 28, 29, 31, 37, 52, 53, 67, 101]
 
 
+@pytest.mark.parametrize("shuffle", [1, 2])
 @pytest.mark.parametrize("height", SIDES)
-def test_any_size(height):
-    model = random_model(channels=3)
+def test_any_size(height, shuffle):
+    model = random_model(channels=3, shuffle=shuffle)
     for width in (1, 9, 27, 28, 41, 64):
         x = torch.rand(1, 3, height, width)
         with torch.inference_mode():
@@ -152,36 +102,23 @@ def test_small_pictures_are_mirrored_to_28_and_cropped():
         torch.testing.assert_close(model(x), expected)
 
 
-@pytest.mark.parametrize("growth", [4, 16, 32], ids=["one group", "two groups", "four groups"])
-@pytest.mark.parametrize(
-    "batch, height, width, rows, strips",
-    [
-        (1, 128, 20, 64, 2),
-        (1, 201, 33, 64, 3),
-        (2, 300, 17, 64, 4),
-        (1, 41, 12, 3, 11),
-    ],  # the last: the last strip is one row
-)
-@pytest.mark.parametrize(
-    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"]
-)
-def test_dense_blocks_in_strips_give_the_same(
-    growth, batch, height, width, rows, strips, memory_format, monkeypatch
-):
-    torch.manual_seed(0)
-    block = models.DenseBlock(8, growth).to(memory_format=memory_format)
-    x = torch.randn(batch, 8, height, width).contiguous(memory_format=memory_format)
-    plain = block.by_concatenation(x) + x
+def test_shuffle_is_unshuffling_by_hand_around_a_network_of_more_channels():
+    folded = random_model(channels=3, width=8, shuffle=2)
+    inner = random_model(channels=12, width=8)
+    inner.load_state_dict(folded.state_dict())
+    x = torch.rand(2, 3, 62, 70)
     with torch.inference_mode():
-        assert torch.allclose(block(x), plain, atol=1e-6)
-        monkeypatch.setattr(models, "STRIP_BYTES", 1)
-        monkeypatch.setattr(models, "STRIP_ROWS", rows)
-        monkeypatch.setattr(
-            models.DenseBlock, "add_groups", counted := Mock(side_effect=block.add_groups)
-        )
-        in_strips = block(x)
-    assert counted.call_count == strips
-    assert torch.allclose(in_strips, plain, atol=1e-6)
+        expected = [F.pixel_shuffle(t, 2) for t in inner.stages(F.pixel_unshuffle(x, 2))]
+        for ours, theirs in zip(folded.stages(x), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=0, rtol=0)
+
+
+def test_an_odd_side_is_mirrored_to_a_multiple_of_shuffle_and_cropped():
+    model, x = random_model(shuffle=2), torch.rand(1, 1, 61, 57)
+    padded = np.pad(x[0, 0].numpy(), ((0, 1), (0, 1)), mode="reflect")
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(padded)[None, None])[..., :61, :57]
+        torch.testing.assert_close(model(x), expected)
 
 
 def test_pictures_in_a_batch_do_not_mix():
@@ -194,6 +131,12 @@ def test_pictures_in_a_batch_do_not_mix():
 def test_wrong_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=re.escape("(N, 1, H, W)")):
         SMNet(1, 4)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("arguments", [(0, 4, 1), (1, 0, 1), (1, 5, 1), (1, 4, 0)])
+def test_wrong_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match="must be at least 1 and width even, got channels"):
+        SMNet(*arguments)
 
 
 @pytest.mark.parametrize("grid, height, width", [(1, 9, 11), (2, 13, 8), (4, 17, 14), (4, 16, 22)])
@@ -211,22 +154,55 @@ def test_region_attention_against_the_plain_formula(grid, height, width):
             key = F.max_pool2d(block.phi(region), 2).flatten(2)
             value = F.max_pool2d(block.g(region), 2).flatten(2)
             attention = torch.softmax(torch.einsum("ndq,ndk->nqk", query, key), dim=-1)
-            attended = torch.einsum("nqk,ndk->ndq", attention, value).reshape(
-                2, 4, *region.shape[2:]
-            )
+            attended = torch.einsum("nqk,ndk->ndq", attention, value)
+            attended = attended.reshape(2, 4, *region.shape[2:])
             expected[:, :, top : top + h, left : left + w] = block.out(attended) + region
     torch.testing.assert_close(block(x), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_attention_never_stores_all_scores():
+@MEMORY_FORMATS
+def test_attention_never_stores_all_scores(memory_format):
     block = NonLocalBlock(8).to(memory_format=torch.channels_last)
-    x = torch.randn(1, 8, 40, 40)
-    with (
-        sdpa_kernel([SDPBackend.FLASH_ATTENTION]),
-        torch.inference_mode(),
-    ):  # fails if only the plain kernel will do
-        for memory_format in (torch.contiguous_format, torch.channels_last):
-            assert block(x.contiguous(memory_format=memory_format)).shape == x.shape
+    x = torch.randn(1, 8, 40, 40).contiguous(memory_format=memory_format)
+    # It fails if only the plain kernel will do.
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]), torch.inference_mode():
+        assert block(x).shape == x.shape
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_dense_block_is_convolutions_of_concatenations(skip):
+    torch.manual_seed(0)
+    block = models.DenseBlock(8, 4, skip=skip)
+    x = torch.randn(2, 8, 9, 11)
+    maps = [x]
+    for conv in block.convs:
+        maps.append(F.relu(conv(torch.cat(maps, dim=1))))
+    expected = block.fusion(torch.cat(maps, dim=1)) + (x if skip else 0)
+    torch.testing.assert_close(block(x), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_dense_block_saves_no_concatenation_of_all_maps_for_training():
+    block, saved = models.DenseBlock(16, 16), {}
+
+    def save(tensor):
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        block(torch.randn(1, 16, 32, 32))
+    parameters = {p.untyped_storage().data_ptr() for p in block.parameters()}
+    maps = sum(size for at, size in saved.items() if at not in parameters) / (4 * 16 * 32 * 32)
+    assert round(maps) == 1 + (2 + 3 + 4) + 4  # the input, three concatenations, four new maps
+
+
+@MEMORY_FORMATS
+@pytest.mark.parametrize("height, width", [(8, 12), (9, 13)])
+def test_unpooling_is_the_inverse_of_max_pooling(height, width, memory_format):
+    x = torch.rand(2, 3, height, width).contiguous(memory_format=memory_format)
+    pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+    expected = F.max_unpool2d(pooled, indices, 2, output_size=(height, width))
+    assert torch.equal(models.unpool(pooled, indices, x), expected)
 
 
 @pytest.mark.parametrize("height, width", [(28, 28), (31, 45)])
@@ -243,26 +219,27 @@ def test_every_parameter_learns():
     model = random_model(width=16)
     model(torch.rand(2, 1, 64, 64)).square().sum().backward()
     for name, parameter in model.named_parameters():
-        if not name.endswith(
-            "phi.bias"
-        ):  # it adds the same to all scores of a query, which softmax ignores
+        # phi's bias adds the same to all scores of a query, which softmax ignores.
+        if not name.endswith("phi.bias"):
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
-def test_attention_of_a_pixel():
-    model = random_model()
-    x = torch.rand(1, 1, 70, 100)
-    weights = model.attention(x, 69, 99)
+@pytest.mark.parametrize("shuffle", [1, 2])
+def test_attention_of_a_pixel(shuffle):
+    model = random_model(shuffle=shuffle)
+    height, width = 70 * shuffle, 100 * shuffle
+    x = torch.rand(1, 1, height, width)
+    weights = model.attention(x, height - 1, width - 1)
     assert weights.shape == (4, 6) and weights.sum().item() == pytest.approx(1, abs=1e-5)
     block, seen = model.noise_memory.decoder[0].non_local, []
-    hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        model(x)
-        hook.remove()
-        features = seen[0]
-        scores = block.theta(features)[0, :, 7, 11] @ F.max_pool2d(block.phi(features), 2)[
-            0
-        ].flatten(1)
+        with block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+            model(x)
+        keys = F.max_pool2d(block.phi(seen[0]), 2)[0].flatten(1)
+        scores = block.theta(seen[0])[0, :, 7, 11] @ keys
     torch.testing.assert_close(weights.flatten(), scores.softmax(0))
+
+
+def test_attention_over_the_whole_plane_needs_grid_1():
     with pytest.raises(ValueError, match="grid 4"):
-        model.noise_memory.decoder[2].non_local.attention(features, 0, 0)
+        NonLocalBlock(4, grid=4).attention(torch.rand(1, 4, 16, 16), 0, 0)

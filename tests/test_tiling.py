@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from models import SMNet
 from smnet import tiling
+from smnet.fast import fast
 from smnet.tiling import OVERLAP, SMALLEST, Denoiser, cuts, ramps
 from utils import SMNetError
 
@@ -15,19 +16,19 @@ from utils import SMNetError
 @given(
     length=st.integers(1, 9000),
     tile=st.integers(SMALLEST // 8, 100).map(lambda eighths: 8 * eighths),
+    shuffle=st.sampled_from([1, 2]),
 )
 @settings(max_examples=200, deadline=None)
-def test_tiles_cover_everything_once(length, tile):
-    pieces = cuts(length, tile)
+def test_tiles_cover_everything_once(length, tile, shuffle):
+    pieces = cuts(length, tile * shuffle, shuffle)
     weights = torch.zeros(length)
-    for (start, stop), ramp in zip(pieces, ramps(pieces), strict=True):
-        assert 0 <= start < stop <= length and stop - start <= tile
+    for (start, stop), ramp in zip(pieces, ramps(pieces, shuffle), strict=True):
+        assert 0 <= start < stop <= length and stop - start <= tile * shuffle
         weights[start:stop] += ramp
     assert (weights - 1).abs().max() < 1e-6
-    assert (
-        all(a[1] - b[0] >= OVERLAP for a, b in zip(pieces, pieces[1:]))
-        and len({b - a for a, b in pieces}) == 1
-    )
+    assert all(a[1] - b[0] >= OVERLAP * shuffle for a, b in zip(pieces, pieces[1:]))
+    assert len({b - a for a, b in pieces}) == 1
+    assert all(start % (8 * shuffle) == 0 for start, _ in pieces[:-1])
 
 
 def test_tiles_of_large_pictures_cost_at_most_15_percent_more():
@@ -49,24 +50,26 @@ def test_any_size_in_tiles(height, width):
     assert output.shape == x.shape and output.isfinite().all()
     if max(height, width) <= SMALLEST:
         with torch.inference_mode():
-            assert torch.equal(output, model(x[None])[0])
+            assert torch.equal(output, fast(model)(x[None])[0])
 
 
 @pytest.mark.slow
-def test_tiles_are_seamless():
+@pytest.mark.parametrize("shuffle, tile", [(1, 136), (2, 272)])
+def test_tiles_are_seamless(shuffle, tile):
     """A network with small weights sees far too little to notice the tiles; what it gives must not
     show them either."""
     torch.manual_seed(3)
-    model = SMNet(1, 4).eval()
-    noisy = torch.from_numpy(synthetic_picture(5, 300, 420)[:, :, 0].copy())[
-        None
-    ] / 255 + 0.1 * torch.randn(1, 300, 420)
-    whole, tiled = Denoiser(model, tile=0)(noisy), Denoiser(model, tile=136)(noisy)
+    model = SMNet(1, 4, shuffle).eval()
+    height, width = 300 * shuffle, 420 * shuffle
+    picture = torch.from_numpy(synthetic_picture(5, height, width)[:, :, 0].copy())[None] / 255
+    noisy = picture + 0.1 * torch.randn(1, height, width)
+    whole, tiled = Denoiser(model, tile=0)(noisy), Denoiser(model, tile=tile)(noisy)
     difference = (tiled - whole)[0]
     assert difference.square().mean() < 1e-4 * (whole - noisy).square().mean()
-    for axis, length in ((0, 300), (1, 420)):
+    for axis, length in ((0, height), (1, width)):
         steps = difference.diff(dim=axis).square().mean(dim=1 - axis).sqrt()
-        borders = [edge - 1 for piece in cuts(length, 136) for edge in piece if 0 < edge < length]
+        pieces = cuts(length, tile, shuffle)
+        borders = [edge - 1 for piece in pieces for edge in piece if 0 < edge < length]
         own = whole[0].diff(dim=axis).square().mean().sqrt()
         assert steps[borders].max() < 0.05 * own
 
@@ -76,7 +79,7 @@ class Small(torch.nn.Module):
 
     def __init__(self, room: int):
         super().__init__()
-        self.room, self.width, self.channels = room, 4, 1
+        self.room, self.width, self.channels, self.shuffle = room, 4, 1, 1
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.asked: list[int] = []
 
@@ -105,5 +108,10 @@ def test_memory_decides():
     assert len(Denoiser(model, memory=needed + 0.01).tiles(1000, 1000)) == 1
     assert len(Denoiser(model, memory=needed - 0.01).tiles(1000, 1000)) > 1
     assert len(Denoiser(model).tiles(600, 600)) == 1
+    folded = SMNet(1, 16, shuffle=2)
+    assert tiling.memory_needed(folded, 2000 * 2000) == pytest.approx(needed)
+    assert len(Denoiser(folded).tiles(1200, 1200)) == 1
+    rows = [tile[0] for tile in Denoiser(folded, tile=SMALLEST).tiles(400, 250)]
+    assert rows == [(0, 240), (160, 400)]  # of at most 256 pixels, the least that it can have
     with pytest.raises(SMNetError, match="too little"):
         Denoiser(model, memory=0.01).tiles(500, 500)

@@ -34,6 +34,17 @@ def test_width_and_channels_come_from_the_file(checkpoint):
     assert (model.channels, model.width, model.training) == (3, 6, False)
 
 
+def test_a_checkpoint_with_shuffle_loads_as_such(tmp_path):
+    model = SMNet(3, 6, shuffle=2)
+    content = {"model": model.state_dict(), "channels": 3, "width": 6, "shuffle": 2}
+    utils.save_checkpoint(tmp_path / "a.pth", content)
+    loaded = load_model(tmp_path / "a.pth")
+    assert (loaded.channels, loaded.width, loaded.shuffle) == (3, 6, 2)
+    x = torch.rand(1, 3, 60, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(x), model(x))
+
+
 def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path):
     for name, content in (
         ("zip.pth", {"model": Hostile(tmp_path / "ran")}),

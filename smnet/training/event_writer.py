@@ -40,7 +40,7 @@ class EventWriter:
             self.writer = EventsWriter(str(folder / "events"))
         except OSError as error:
             raise self.failure(error) from None
-        again = [tuple(point) for point in points or []]
+        again: list[Point] = [(tag, value, step) for tag, value, step in points or []]
         first_step = min([first_step, *(step for _, _, step in again)])
         if first_step > 1:
             start = SessionLog(status=SessionLog.START)

@@ -8,7 +8,9 @@ import argparse
 import dataclasses
 import math
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +92,9 @@ class Learner:
         model.to(self.device, memory_format=torch.channels_last)
         # What is called in training: `connect` wraps it for several processes and --compile.
         self.parallel: nn.Module = model
-        self.no_sync = nullcontext  # within it the processes do not add up their gradients
+        self.no_sync: Callable = (
+            nullcontext  # within it the processes do not add up their gradients
+        )
         self.average = MovingAverage(model, decay=args.ema) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
         bf16 = has_bf16(device)
@@ -115,12 +119,12 @@ class Learner:
             self.parallel = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
             self.no_sync = self.parallel.no_sync
         if self.args.compile:
-            self.parallel = torch.compile(self.parallel)
+            self.parallel = cast(nn.Module, torch.compile(self.parallel))
 
     @property
     def validated(self) -> SMNet:
         """The network that is validated and saved: the moving average where there is one."""
-        return self.average.module if self.average else self.model
+        return cast(SMNet, self.average.module) if self.average else self.model
 
     @property
     def rate(self) -> float:

@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,11 +77,11 @@ class BatchReader:
             generator=torch.Generator(),  # or the workers' seeds come from the global generator
             worker_init_fn=prepare_worker,
         )
-        self.iterator = None
+        self.iterator: Any = None
         self.others = set(multiprocessing.active_children())
         self.workers: list = []  # processes
         self.immediate = False  # whether a worker's death is raised where it is noticed
-        self.handler_before = None
+        self.handler_before: Any = None
 
     def __enter__(self) -> "BatchReader":
         return self
@@ -150,7 +151,7 @@ class BatchReader:
                 raise DataError(f"a data worker {how_it_died(worker.exitcode)}")
 
 
-def forget_workers(iterator: Iterator) -> None:
+def forget_workers(iterator: Any) -> None:
     """Tell a DataLoader's iterator that its workers are gone.
 
     Its own way to end them would wait for ever for a lock that a killed one held, and until then it

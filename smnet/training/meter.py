@@ -37,7 +37,7 @@ class Meter:
         self.losses: list[Tensor] = []
         self.waits: list[tuple] = []  # on CUDA: (end of a step, start of the next, seconds)
         self.waited = 0.0
-        self.step_done = None
+        self.step_done: torch.cuda.Event | None = None
         self.steps = 0
         self.started = self.read_at = self.warm_at = time.monotonic()
         self.warm_steps = 0  # that the speed leaves out

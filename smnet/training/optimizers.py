@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def make_optimizers(
     )
     chosen = {id(p) for p in kernels}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    optimizers = [
+    optimizers: list[tuple[torch.optim.Optimizer, float]] = [
         (torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas), fused=True), args.lr)
     ]
     if kernels:
@@ -63,7 +64,7 @@ class KernelMuon(torch.optim.Muon):
             self.shapes.setdefault((short, long), []).append(i)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update from the kernels' gradients, all of which must be there."""
         group = self.param_groups[0]
         matrices = group["params"]
@@ -80,7 +81,7 @@ class KernelMuon(torch.optim.Muon):
                 lr = group["lr"] * math.sqrt(max(1, rows / columns))
                 matrices[i].add_(update.mT if rows > columns else update, alpha=-lr)
 
-    def orthogonalise(self, updates: list[Tensor]) -> list[Tensor]:
+    def orthogonalise(self, updates: Sequence[Tensor]) -> list[Tensor]:
         """The orthogonalised matrices (n, short, long) of each shape, bf16, on every process."""
         batches, waiting = [], []
         for number, members in enumerate(self.shapes.values()):

@@ -126,7 +126,7 @@ def add_hyperparameters(parser: argparse.ArgumentParser, defaults: dict) -> None
             continue
         default = defaults[option.name]
         shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else default
-        kinds = {"action": argparse.BooleanOptionalAction}
+        kinds: dict = {"action": argparse.BooleanOptionalAction}
         if option.type:
             kinds = {"type": option.type, "metavar": option.metavar, "nargs": option.nargs}
         parser.add_argument(

@@ -4,6 +4,7 @@ order of an epoch."""
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class PatchFile:
 
     def __init__(self, path: str | Path, channels: int):
         self.path, self.channels = path, channels
-        self.file = None
+        self.file: h5py.File | None = None
         with open_h5(path, (PATCHES, PATCH_PAIRS), channels) as file:
             self.stored, _, self.side, _ = file["patches"].shape
             self.pairs = file.attrs["kind"] == PATCH_PAIRS
@@ -189,7 +190,7 @@ class PatchDataset(Dataset):
         top, left = rng.integers(file.side - self.patch_size + 1, size=2)
         orientation = rng.integers(8)
         by_camera = self.camera > 0 and not file.pairs and rng.random() < self.camera
-        return rng, top, left, orientation, by_camera
+        return rng, int(top), int(left), int(orientation), by_camera
 
     def crop(self, key: Key) -> Tensor:
         """The crop of a sample, uint8 (1, C, patch_size, patch_size), not yet turned.
