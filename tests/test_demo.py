@@ -1,6 +1,8 @@
 """demo.py without a browser: what it does with pictures, what it keeps, what it serves."""
 
 import asyncio
+import errno
+import os
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,6 +210,22 @@ def test_what_the_page_says(page):
     page.take_again(REQUEST)
     page.stop(REQUEST)
     assert "Stopped." in page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0]
+
+
+def test_a_full_disk_is_one_line(page, monkeypatch):
+    import gradio
+
+    page.take_example(SimpleNamespace(index=3), REQUEST)
+    page.run(PHOTOGRAPH, 100, False, 100, REQUEST)
+
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(gradio.Error, match="cannot write the result: No space left on device"):
+        page.look(50, False, 100, REQUEST)
+    said = page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0]
+    assert said == '<p class="error">cannot write the result: No space left on device</p>'
 
 
 def test_the_page_says_which_network_is_for_photographs(page):

@@ -1,6 +1,8 @@
 """The functions of demo.py's page: what runs when something is done on it. Needs Gradio 6."""
 
+import contextlib
 import html
+from collections.abc import Iterator
 
 import gradio as gr
 
@@ -78,13 +80,16 @@ class Page:
             with work.one_line_errors(session):
                 result = work.denoise_picture(session, self.networks, choice, self.limits, on_tile)
                 session.before = work.show_before(session, result)
+                after, removed = work.show_after(
+                    session, result, strength, chroma if apart else None
+                )
                 session.result = result
-                slider, removed, _ = self.look(strength, apart, chroma, request)
         except Stopped:
             return message("Stopped." if session.source else ""), *nothing
         except SMNetError as error:
             return message(str(error), error=True), *nothing
-        return table(work.describe(result)), gr.update(visible=True), slider, removed, hidden
+        slider = str(session.before), str(after)
+        return (table(work.describe(result)), gr.update(visible=True), slider, str(removed), hidden)
 
     def look(self, strength: float, apart: bool, chroma: float, request: gr.Request):
         """Show the result for these percents -> (slider, removed, download); no network runs."""
@@ -92,7 +97,8 @@ class Page:
         result = session.result
         if result is None:
             return gr.skip(), gr.skip(), gr.skip()
-        after, removed = work.show_after(session, result, strength, chroma if apart else None)
+        with errors_in_a_corner(session):
+            after, removed = work.show_after(session, result, strength, chroma if apart else None)
         return (str(session.before), str(after)), str(removed), gr.update(interactive=False)
 
     def save(self, strength: float, apart: bool, chroma: float, request: gr.Request):
@@ -118,7 +124,19 @@ class Page:
         session = self.session(request)
         if session.result is None:
             return gr.update(visible=False)
-        return gr.update(value=str(work.draw_stages(session, session.result)), visible=True)
+        with errors_in_a_corner(session):
+            sheet = work.draw_stages(session, session.result)
+        return gr.update(value=str(sheet), visible=True)
+
+
+@contextlib.contextmanager
+def errors_in_a_corner(session: Session) -> Iterator[None]:
+    """Have Gradio show what goes wrong with a picture that is on the page, as one line."""
+    try:
+        with work.one_line_errors(session):
+            yield
+    except (SMNetError, Stopped) as error:
+        raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
 
 def message(text: str, *, error: bool = False) -> str:
