@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 TRAIN_SCRIPTS = ["train_rgb", "train_gray", "train_rgb_blind", "train_gray_blind"]
 SCRIPTS = [
     *("dataset", "dataset_gray", *TRAIN_SCRIPTS, "test_rgb", "test_gray"),
-    *("denoise", "download", "export", "pack", "report"),
+    *("demo", "denoise", "download", "export", "pack", "report"),
 ]
 
 

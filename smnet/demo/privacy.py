@@ -1,0 +1,44 @@
+"""What keeps demo.py's page to itself: no address of the web is fetched for it or by it."""
+
+import os
+from pathlib import Path
+
+import gradio as gr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
+
+
+def take_files_only(component: gr.File) -> gr.File:
+    """The component, made to take what was uploaded and nothing else: Gradio would fetch addresses
+    of the web, too."""
+    take = component.async_move_resource_to_block_cache
+
+    async def take_file(path: str | Path | None) -> str | None:
+        return await take(path) if path and os.path.isfile(path) else None
+
+    component.async_move_resource_to_block_cache = take_file  # type: ignore[method-assign, assignment]
+    return component
+
+
+class LocalOnly:
+    """Middleware that refuses to be a proxy, and has browsers ask no other host."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        path = scope.get("path", "")
+        if "=http" in path or "/proxy=" in path:
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"This server is no proxy."})
+            return
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                header = (b"content-security-policy", POLICY.encode())
+                message = {**message, "headers": [*message["headers"], header]}
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
