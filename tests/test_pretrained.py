@@ -16,8 +16,11 @@ SHIPPED = sorted((Path(utils.__file__).parent / "pretrained").glob("*.pth"))
 def test_what_is_shipped_is_what_its_name_and_card_say(path):
     content = utils.read_checkpoint(path)
     model = utils.model_from_checkpoint(content, path)
-    low, high = content["noise_range"]
-    level = "B" if low < high else f"L{low:g}"
+    if content["noise_range"] is None:
+        level = "R"
+    else:
+        low, high = content["noise_range"]
+        level = "B" if low < high else f"L{low:g}"
     assert path.stem == f"{'gray' if model.channels == 1 else 'rgb'}_{level}"
     assert path.stat().st_size <= pack.GREATEST_SIZE
     card = path.with_suffix(".md").read_text()
