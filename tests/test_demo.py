@@ -42,7 +42,7 @@ def session(tmp_path) -> Session:
 def denoised(session: Session, networks: Networks, content: bytes, name: str) -> sessions.Result:
     """What becomes of a picture that is dropped on the page."""
     Path(name).write_bytes(content)
-    session.take(name, keep=True)
+    session.take(Path(name))
     return work.denoise_picture(session, networks, PHOTOGRAPH, LIMITS, lambda done, tiles: None)
 
 
@@ -125,7 +125,7 @@ def test_stopping_ends_with_the_tile_at_hand(session, networks):
     networks.get(PHOTOGRAPH, 1)[0].tile = 128
     picture = pillow(synthetic_picture(0, 300, 300)[:, :, 0], "PNG")
     Path("a.png").write_bytes(picture)
-    session.take("a.png")
+    session.take(Path("a.png"))
     seen = []
 
     def stop_at_two(done, tiles):
@@ -147,6 +147,23 @@ def test_a_closed_page_leaves_nothing_behind(tmp_path, networks):
     assert not list((tmp_path / "pages").iterdir()) and page.source is None
     with pytest.raises(Stopped), work.one_line_errors(page):
         work.save(page, result, 100, None)
+
+
+def test_an_upload_stays_while_a_page_has_it(tmp_path):
+    pages = Sessions(tmp_path / "pages")
+    upload = tmp_path / "hash" / "a.png"
+    upload.parent.mkdir()
+    upload.write_bytes(b"the same for both")
+    for key in "ab":
+        pages.take_upload(key, upload)
+    pages.close("a")
+    assert upload.exists() and pages.get("b").source.read_bytes() == b"the same for both"
+    other = tmp_path / "other.png"
+    other.touch()
+    pages.take_upload("b", other)
+    assert not upload.parent.exists() and other.exists()
+    pages.close("b")
+    assert not other.exists()
 
 
 def test_only_the_last_pages_and_versions_are_kept(tmp_path):
@@ -245,7 +262,8 @@ def test_an_address_of_the_web_is_no_upload(page, tmp_path, monkeypatch):
     take = take_files_only(gradio.File()).async_move_resource_to_block_cache
     example = str(page.examples[0].path)
     assert asyncio.run(take(example)) == example
-    assert asyncio.run(take("http://example.com/a.png")) is asyncio.run(take(None)) is None
+    with pytest.raises(gradio.Error, match="drop the picture again"):
+        asyncio.run(take("http://example.com/a.png"))
 
 
 @pytest.mark.slow

@@ -179,9 +179,11 @@ def connect(page: Page, inputs: Inputs, views: Views) -> None:
         trigger_mode="always_last",
         **private,
     )
-    saved = [views.download, views.notes, views.stop]
+    for run in runs:
+        run.then(lambda: gr.update(visible=False), None, views.stop, **at_once)
+    saved = [views.download, views.notes]
     for event in (*runs, look):
         event.then(page.save, views.percents, saved, show_progress="hidden", **private)
     views.apart.change(lambda on: gr.update(visible=on), views.apart, views.chroma, **at_once)
-    views.stop.click(page.stop, **at_once)
+    views.stop.click(page.stop, None, views.stop, **at_once)
     views.draw.click(page.draw_stages, None, views.sheet, concurrency_id=NETWORK, **private)

@@ -3,6 +3,7 @@
 import contextlib
 import html
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio as gr
 
@@ -36,12 +37,12 @@ class Page:
     def take_upload(self, path: str | None, request: gr.Request):
         """A picture was dropped or pasted; the drop area is ready for the next."""
         if path:
-            self.session(request).take(path)
+            self.sessions.take_upload(request.session_hash, Path(path))
         return None, gr.update(visible=True)
 
     def take_example(self, selected: gr.SelectData, request: gr.Request):
         """A picture at hand was chosen."""
-        self.session(request).take(self.examples[selected.index].path, keep=True)
+        self.session(request).take(self.examples[selected.index].path)
         return gr.update(visible=True)
 
     def take_again(self, request: gr.Request):
@@ -50,9 +51,10 @@ class Page:
         session.wanted = session.source is not None
         return gr.update(visible=session.wanted)
 
-    def stop(self, request: gr.Request) -> None:
-        """The stop button; the network ends with the tile that it is at."""
+    def stop(self, request: gr.Request):
+        """The stop button, which is then hidden; the network ends with the tile that it is at."""
         self.session(request).wanted = False
+        return gr.update(visible=False)
 
     def close(self, request: gr.Request) -> None:
         """The page was closed."""
@@ -102,7 +104,7 @@ class Page:
         return (str(session.before), str(after)), str(removed), gr.update(interactive=False)
 
     def save(self, strength: float, apart: bool, chroma: float, request: gr.Request):
-        """Write the file to download -> (download, notes, stop)."""
+        """Write the file to download -> (download, notes)."""
         session = self.session(request)
         result, notes = session.result, []
         download = gr.update(value=None, interactive=False)
@@ -116,8 +118,7 @@ class Page:
                 notes = [str(error)]
             except Stopped:
                 pass
-        said = gr.update(value=message("; ".join(notes)), visible=bool(notes))
-        return download, said, gr.update(visible=False)
+        return download, gr.update(value=message("; ".join(notes)), visible=bool(notes))
 
     def draw_stages(self, request: gr.Request):
         """Draw the sheet of the two stages."""

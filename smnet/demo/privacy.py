@@ -15,7 +15,9 @@ def take_files_only(component: gr.File) -> gr.File:
     take = component.async_move_resource_to_block_cache
 
     async def take_file(path: str | Path | None) -> str | None:
-        return await take(path) if path and os.path.isfile(path) else None
+        if path is None or not os.path.isfile(path):
+            raise gr.Error("The upload was lost: drop the picture again.", print_exception=False)
+        return await take(path)
 
     component.async_move_resource_to_block_cache = take_file  # type: ignore[method-assign, assignment]
     return component

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import os
 import secrets
 import shutil
 import threading
@@ -44,6 +45,7 @@ class Session:
     def __init__(self, folder: Path):
         self.folder = folder
         self.source: Path | None = None  # the picture to denoise
+        self.upload: Path | None = None  # where it came from, if it was uploaded
         self.result: Result | None = None
         self.before: Path | None = None  # the picture of the result as it is shown
         self.wanted = False  # whether somebody still waits for the result
@@ -51,19 +53,15 @@ class Session:
         self.made: dict[str, list[Path]] = {}  # folders of files, by kind
         folder.mkdir(parents=True)
 
-    def take(self, path: str | Path, *, keep: bool = False) -> None:
-        """Make a file the picture to denoise: moved, with its folder if that is then empty, or with
-        `keep` copied."""
-        path = Path(path)
+    def take(self, path: Path) -> None:
+        """Make a copy of a file the picture to denoise."""
         shutil.rmtree(self.folder / "source", ignore_errors=True)
         target = self.folder / "source" / path.name
         target.parent.mkdir(parents=True)
-        if keep:
+        try:
+            os.link(path, target)
+        except OSError:  # a file system without links
             shutil.copyfile(path, target)
-        else:
-            shutil.move(path, target)
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()
         self.source, self.wanted = target, True
 
     def new_file(self, kind: str, name: str) -> Path:
@@ -101,13 +99,36 @@ class Sessions:
             if key not in self.open:
                 self.open[key] = Session(self.folder / secrets.token_hex(16))
             session = self.open[key] = self.open.pop(key)  # the last one used is the last
-            while len(self.open) > MAX_PAGES:
-                self.open.pop(next(iter(self.open))).close()
+            forgotten = [self.open.pop(old) for old in [*self.open][:-MAX_PAGES]]
+        for old in forgotten:
+            self.end(old)
         return session
+
+    def take_upload(self, key: str, path: Path) -> None:
+        """Make a file that Gradio received the picture of a page."""
+        session = self.get(key)
+        before, session.upload = session.upload, path
+        session.take(path)
+        self.delete_upload(before)
 
     def close(self, key: str) -> None:
         """Forget a page."""
         with self.lock:
             session = self.open.pop(key, None)
         if session:
-            session.close()
+            self.end(session)
+
+    def end(self, session: Session) -> None:
+        """Delete all files of a page that is no longer open."""
+        session.close()
+        self.delete_upload(session.upload)
+
+    def delete_upload(self, path: Path | None) -> None:
+        """Delete a file that Gradio received, unless another page has it, too: Gradio keeps equal
+        files once."""
+        with self.lock:
+            if path is None or any(session.upload == path for session in self.open.values()):
+                return
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
