@@ -156,6 +156,8 @@ def test_a_picture_from_dropping_to_download(open_page, server, tmp_path):
 def test_the_slider_moves(open_page, tmp_path):
     page = open_page()
     drop(page, write(tmp_path, "a.png", pillow(RGB, "PNG")))
+    samples(page, AFTER)  # the handle finds its place when both are there
+    page.wait_for_timeout(1000)
     handle = page.locator("#slider [role=slider], #slider .inner").first
     before = handle.bounding_box()
     page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
