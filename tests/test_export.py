@@ -12,6 +12,7 @@ import utils
 from utils import SMNetError
 
 
+@pytest.mark.slow
 def test_the_onnx_file_gives_the_same_numbers(tmp_path, capsys):
     save_model(tmp_path, "net", channels=3)
     model = utils.load_model(tmp_path / "net.pth")

@@ -43,6 +43,7 @@ class Stages(torch.nn.Module):
         return self.model.stages(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", [False, True], ids=["inference", "training"])
 def test_exported_with_free_sizes_agrees_with_the_authors_network(authors_models, gradients):
     free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
@@ -55,6 +56,7 @@ def test_exported_with_free_sizes_agrees_with_the_authors_network(authors_models
         assert_golden(program.module()(golden_input(case)), case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", [False, True], ids=["inference", "training"])
 def test_compiled_as_one_graph_agrees_with_the_authors_network(authors_models, gradients):
     compiled = torch.compile(Stages(authors_models[3]), fullgraph=True, backend="aot_eager")

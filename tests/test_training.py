@@ -206,6 +206,7 @@ def test_tf32_is_for_steps_and_never_for_validation(train_args, monkeypatch):
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
+@pytest.mark.slow
 def test_compile_captures_the_whole_network_and_trains_alike(train_args, tmp_path, monkeypatch):
     compiled = []
     # The capture is what can go wrong here; Inductor, PyTorch's default behind it, takes minutes on
