@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, build_h5, save_model, write_folder
+from helpers import PAIR_NAMES, TINY, build_h5, save_model, write_folder, write_pairs
 
 import dataset
 import dataset_gray
@@ -96,3 +96,11 @@ def unchanged(monkeypatch):
     """A denoiser that changes nothing, so that whatever differs in the result is the files'
     doing."""
     monkeypatch.setattr(Denoiser, "__call__", lambda self, picture, on_tile=None: picture.clone())
+
+
+@pytest.fixture
+def pairs_folder(tmp_path, monkeypatch) -> Path:
+    """A folder to work in, with data/PolyU of the pairs `PAIR_NAMES`."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "data" / "PolyU", PAIR_NAMES)
+    return tmp_path

@@ -16,6 +16,18 @@ TINY = (
 )
 
 
+# Six pairs of three scenes, as `write_pairs` names them, and the patterns that find them.
+PAIR_NAMES = [
+    "canon_chair_1",
+    "canon_chair_2",
+    "nikon_wall_1",
+    "nikon_wall_2",
+    "nikon_wall_3",
+    "sony_door_1",
+]
+PAIR_PATTERNS = "*_real*", "*_mean*"
+
+
 def synthetic_picture(seed: int, height: int, width: int, channels: int = 1) -> np.ndarray:
     """uint8 (H, W, C) with smooth shapes and edges, so that there is something to denoise."""
     rng = np.random.default_rng(seed)

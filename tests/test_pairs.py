@@ -4,31 +4,11 @@ from pathlib import Path
 
 import cv2
 import pytest
-from helpers import synthetic_picture, write_folder, write_pairs
+from helpers import PAIR_NAMES, PAIR_PATTERNS, synthetic_picture, write_folder
 
 from smnet.images import PictureFiles
 from smnet.pairs import find_pairs, hold_out, match, scene
 from utils import SMNetError
-
-NAMES = [
-    "canon_chair_1",
-    "canon_chair_2",
-    "nikon_wall_1",
-    "nikon_wall_2",
-    "nikon_wall_3",
-    "sony_door_1",
-]
-
-
-PATTERNS = "*_real*", "*_mean*"
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    """A folder with data/PolyU of six pairs of three scenes."""
-    monkeypatch.chdir(tmp_path)
-    write_pairs(tmp_path / "data" / "PolyU", NAMES)
-    return tmp_path
 
 
 def test_patterns_match_by_what_their_stars_stand_for():
@@ -48,9 +28,9 @@ def test_patterns_match_by_what_their_stars_stand_for():
     )
 
 
-def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
-    pairs, problems = find_pairs(["data/PolyU"], *PATTERNS)
-    assert [pair.name for pair in pairs] == NAMES and not problems
+def test_pairs_by_pattern_by_folder_and_what_has_no_partner(pairs_folder):
+    pairs, problems = find_pairs(["data/PolyU"], *PAIR_PATTERNS)
+    assert [pair.name for pair in pairs] == PAIR_NAMES and not problems
     assert (
         pairs[0].noisy.name == "canon_chair_1_real.png"
         and pairs[0].clean.name == "canon_chair_1_mean.png"
@@ -59,12 +39,12 @@ def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
     for i, name in enumerate(("a", "sub/b", "c")):  # two folders, names alike but for their endings
         for side, ending in (("noisy", "jpg"), ("clean", "png")):
             if (name, side) != ("c", "clean"):
-                path = work / side / f"{name}.{ending}"
+                path = pairs_folder / side / f"{name}.{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(path), synthetic_picture(i, 40, 40, 3))
     for how in (
         (["."], "noisy", "clean"),
-        (["."], str(work / "noisy"), str(work / "clean")),
+        (["."], str(pairs_folder / "noisy"), str(pairs_folder / "clean")),
         (["."], "noisy/*", "clean/*"),
     ):
         pairs, problems = find_pairs(*how)
@@ -74,7 +54,7 @@ def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
     assert "is a second picture of that name" in find_pairs(["."], "noisy", "clean")[1][0]
 
     for name in ("d", "d_noisy"):  # a star alone is every other picture
-        (work / "other").mkdir(exist_ok=True)
+        (pairs_folder / "other").mkdir(exist_ok=True)
         cv2.imwrite(f"other/{name}.png", synthetic_picture(0, 40, 40, 3))
     for words in (("*_noisy", "*"), ("*", "*_noisy")):
         (pair,), problems = find_pairs(["other"], *words)
@@ -89,14 +69,14 @@ def test_pairs_by_pattern_by_folder_and_what_has_no_partner(work):
             (["data/PolyU"], "*_x*", "*_y*"),
             "no pair .* in data/PolyU: 0 noisy pictures, 0 clean ones",
         ),
-        ((["data/CC"], *PATTERNS), "no folder data/CC; fetch it: python download.py CC"),
+        ((["data/CC"], *PAIR_PATTERNS), "no folder data/CC; fetch it: python download.py CC"),
     ):
         with pytest.raises(SMNetError, match=said):
             find_pairs(*words)
 
 
-def test_whole_scenes_are_set_aside(work):
-    pairs, _ = find_pairs(["data/PolyU"], *PATTERNS)
+def test_whole_scenes_are_set_aside(pairs_folder):
+    pairs, _ = find_pairs(["data/PolyU"], *PAIR_PATTERNS)
     for count in (1, 2, 3, 4, 5):
         train, val = hold_out(pairs, count)
         assert len(train) + len(val) == 6 and count / 2 <= len(val) <= count

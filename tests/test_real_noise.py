@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import save_model, synthetic_picture, write_pairs
+from helpers import PAIR_NAMES, PAIR_PATTERNS, save_model, synthetic_picture
 
 import dataset
 import dataset_gray
@@ -27,34 +27,14 @@ from smnet.patches import read_pictures
 from smnet.training.samples import PatchDataset
 from utils import SMNetError
 
-NAMES = [
-    "canon_chair_1",
-    "canon_chair_2",
-    "nikon_wall_1",
-    "nikon_wall_2",
-    "nikon_wall_3",
-    "sony_door_1",
-]
-
-
-PATTERNS = "*_real*", "*_mean*"
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    """A folder with data/PolyU of six pairs of three scenes."""
-    monkeypatch.chdir(tmp_path)
-    write_pairs(tmp_path / "data" / "PolyU", NAMES)
-    return tmp_path
-
 
 def build(script=dataset, *words: str) -> int:
     return script.main(
-        ["--train_dir", "data/PolyU", "--pairs", *PATTERNS, "--patch_size", "48", *words]
+        ["--train_dir", "data/PolyU", "--pairs", *PAIR_PATTERNS, "--patch_size", "48", *words]
     )
 
 
-def test_the_h5_file_keeps_pairs_together(work, capsys):
+def test_the_h5_file_keeps_pairs_together(pairs_folder, capsys):
     cv2.imwrite("data/PolyU/alone_real.png", synthetic_picture(0, 64, 64, 3))
     cv2.imwrite("data/PolyU/odd_1_real.png", synthetic_picture(0, 64, 64, 3))
     cv2.imwrite("data/PolyU/odd_1_mean.png", synthetic_picture(0, 64, 60, 3))
@@ -89,7 +69,7 @@ def test_the_h5_file_keeps_pairs_together(work, capsys):
 
 
 @pytest.mark.slow
-def test_train_and_test_on_pairs(work, capsys):
+def test_train_and_test_on_pairs(pairs_folder, capsys):
     build(dataset, "--holdout", "2")
     words = """--train_h5 train_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --draws 1
         --workers 0 --device cpu --save_every 0""".split()
@@ -123,21 +103,23 @@ def test_train_and_test_on_pairs(work, capsys):
     assert "PolyU, real noise, weights/model_rgb_R_2.pth" in said and "SMNet gains" in said
     held_out, everything = json.loads(Path("x.json").read_text())
     assert held_out["mean"]["psnr"]["SMNet"] == pytest.approx(line["val_psnr"], abs=1e-3)
-    assert [picture["name"] for picture in everything["pictures"]] == NAMES
+    assert [picture["name"] for picture in everything["pictures"]] == PAIR_NAMES
     clean, noisy = (
-        to_float(cv2.imread(f"data/PolyU/{NAMES[0]}_{x}.png").transpose(2, 0, 1))
+        to_float(cv2.imread(f"data/PolyU/{PAIR_NAMES[0]}_{x}.png").transpose(2, 0, 1))
         for x in ("mean", "real")
     )
     expected = -10 * np.log10((clean - noisy).square().mean().item())
     assert everything["pictures"][0]["psnr"]["noisy"] == pytest.approx(expected, abs=1e-3)
     assert everything["mean"]["psnr"]["NL-means"] > everything["mean"]["psnr"]["noisy"] + 1
-    assert (work / "out" / "PolyU_real_model_rgb_R_2" / f"{NAMES[0]}_clean.png").is_file()
+    assert (
+        pairs_folder / "out" / "PolyU_real_model_rgb_R_2" / f"{PAIR_NAMES[0]}_clean.png"
+    ).is_file()
 
     assert denoise.main(["data/PolyU/sony_door_1_real.png", "--real", "-o", "done.png"]) == 0
     assert cv2.imread("done.png").shape == (64, 64, 3)
 
 
-def test_gray_pairs(work, capsys):
+def test_gray_pairs(pairs_folder, capsys):
     build(dataset_gray, "--holdout", "2")
     words = """--train_h5 train_gray_pairs.h5 --width 4 --patch_size 32 --batchsize 4 --draws 1
         --workers 0 --epochs 1 --device cpu""".split()
@@ -151,15 +133,15 @@ TWO_FOLDERS = "--pairs noisy clean --patch_size 48".split()
 
 
 @pytest.fixture
-def two_folders(work):
+def two_folders(pairs_folder):
     """train/ and val/ with folders noisy/ and clean/ of six and two pairs."""
     for i in range(6):
         clean = synthetic_picture(i, 56, 56, 3)
         for side, picture in (("noisy", np.roll(clean, 1, axis=0)), ("clean", clean)):
             for part in ("train", "val")[: 1 + (i < 2)]:
-                (work / part / side).mkdir(parents=True, exist_ok=True)
+                (pairs_folder / part / side).mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(f"{part}/{side}/img_{i}.png", picture)
-    return work
+    return pairs_folder
 
 
 @pytest.mark.parametrize("train_dir", [["train"], ["train", "./train"]], ids=["once", "twice"])
@@ -202,7 +184,7 @@ def test_a_network_is_tested_on_two_folders(two_folders):
     assert [picture["name"] for picture in run["pictures"]] == ["img_0", "img_1"]
 
 
-def test_training_starts_from_given_weights(work):
+def test_training_starts_from_given_weights(pairs_folder):
     build(dataset, "--holdout", "2")
     torch.manual_seed(5)
     model = SMNet(3, 4)
@@ -231,7 +213,7 @@ def test_training_starts_from_given_weights(work):
         (test_rgb_script, "--mode B --pairs *_real* *_mean*"),
     ],
 )
-def test_options_that_do_not_go_with_pairs_exit_with_2(work, script, words):
+def test_options_that_do_not_go_with_pairs_exit_with_2(pairs_folder, script, words):
     with pytest.raises(SystemExit) as caught:
         script.main(words.split())
     assert caught.value.code == 2
@@ -251,7 +233,7 @@ def test_options_that_do_not_go_with_pairs_exit_with_2(work, script, words):
         ("--mode R --test_data val_data.h5", "holds no pairs"),
     ],
 )
-def test_what_cannot_be_tested_is_one_line(work, capsys, rgb_h5, words, said):
+def test_what_cannot_be_tested_is_one_line(pairs_folder, capsys, rgb_h5, words, said):
     build(dataset, "--holdout", "2")
     shutil.copy(rgb_h5[1], "val_data.h5")
     capsys.readouterr()
@@ -279,7 +261,7 @@ PAIRS = "--train_h5 train_pairs.h5 --width 4 --patch_size 32"
         ),
     ],
 )
-def test_what_cannot_be_trained_on_is_one_line(work, rgb_h5, words, said):
+def test_what_cannot_be_trained_on_is_one_line(pairs_folder, rgb_h5, words, said):
     build(dataset, "--holdout", "2")
     for source, target in zip(rgb_h5, ("train_data.h5", "val_data.h5")):
         shutil.copy(source, target)
@@ -287,13 +269,13 @@ def test_what_cannot_be_trained_on_is_one_line(work, rgb_h5, words, said):
         train_rgb_blind.main(words.split())
 
 
-def test_a_validation_file_with_the_defaults_name_is_taken_as_given(work):
+def test_a_validation_file_with_the_defaults_name_is_taken_as_given(pairs_folder):
     build(dataset, "--holdout", "2")
     with pytest.raises(SMNetError, match="no file val_data.h5"):
         train_rgb_blind.main([*PAIRS.split(), "--val_h5", "val_data.h5"])
 
 
-def test_the_pairs_that_were_set_aside_are_missed(work):
+def test_the_pairs_that_were_set_aside_are_missed(pairs_folder):
     build(dataset, "--holdout", "2")
     Path("val_pairs.h5").unlink()
     with pytest.raises(SMNetError, match="no file val_pairs.h5; .* --pairs"):
