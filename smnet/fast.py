@@ -33,14 +33,12 @@ REGISTER = 16  # numbers; products with fewer columns are slower
 
 
 def for_inference(model: SMNet) -> SMNet:
-    """What to run where no gradients are needed: a fast twin on a CPU, elsewhere collapsed tails.
+    """What to run where no gradients are needed: a fast twin on a CPU, elsewhere the network.
 
     Modules other than SMNet, twins included, are returned as they are.
     """
-    if type(model) is not SMNet:
-        return model
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return fast(model) if on_cpu else collapse_tails(model)
+    return fast(model) if on_cpu and type(model) is SMNet else model
 
 
 @torch.no_grad()
