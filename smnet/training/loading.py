@@ -13,7 +13,7 @@ import multiprocessing
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,11 @@ class BatchReader:
         self.workers, self.handler_before = [], None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        with self.at_once(), failures_explained():
+        with self.at_once(), failures_explained(self.check):
             self.iterator = iter(self.loader)
             self.watch_workers()
         while True:
-            with self.at_once(), failures_explained():
+            with self.at_once(), failures_explained(self.check):
                 try:
                     keys, crops = next(self.iterator)
                 except StopIteration:
@@ -176,8 +176,11 @@ def how_it_died(status: int) -> str:
 
 
 @contextlib.contextmanager
-def failures_explained() -> Iterator[None]:
-    """Turn what reading a batch may raise into a `DataError` of one line."""
+def failures_explained(check: Callable[[], None]) -> Iterator[None]:
+    """Turn what reading a batch may raise into a `DataError` of one line.
+
+    PyTorch may notice first that a worker has died; `check` then raises how.
+    """
     try:
         yield
     except DataError:
@@ -187,6 +190,7 @@ def failures_explained() -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if "DataLoader worker" in text and ("killed" in text or "exited" in text):
+            check()
             raise DataError("a data worker died") from None
         raise
 
