@@ -28,6 +28,7 @@ DEFAULTS = dict(
     val_h5="val_data.h5",  # validation pictures, from dataset.py
     noiseL_range=(0, 55),  # grey levels 0-255, sigma of the training noise, drawn per picture
     camera=0.0,  # share of the crops that get a camera's noise; the others get white noise
+    clean=0.0,  # share of the crops that get no noise
     val_noiseL=25,  # grey levels, sigma of the validation noise
     width=64,  # base channels of the network; 16 is the compact one, with 1/16 of the arithmetic
     shuffle=1,  # 2: folds 2x2 pixels into 4 times the channels, faster on CPUs; 1: the authors'
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         seed=args.seed,
         allow_pairs=True,
         camera=args.camera,
+        clean=args.clean,
         color_jitter=args.color_jitter,
     )
     if train_set.real:

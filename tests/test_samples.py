@@ -93,6 +93,20 @@ def test_pairs_camera_noise_and_white_noise_mix(mixed_h5):
             assert torch.equal(ours.nan_to_num(), again.nan_to_num())
 
 
+def test_a_share_of_clean_crops_is_left_as_it_is(mixed_h5):
+    mixed = dict(patch_size=32, noise_range=(40, 40), draws=8, seed=5, camera=0.4)
+    samples = PatchDataset(mixed_h5[0], channels=3, clean=0.4, **mixed)
+    without = PatchDataset(mixed_h5[0], channels=3, clean=0.0, **mixed)
+    untouched = 0
+    for index in range(len(samples)):
+        clean, noisy, sigma = samples[0, index]
+        assert (sigma == 0) == torch.equal(clean, noisy)
+        untouched += bool(sigma == 0)
+        if torch.isnan(sigma):  # the same crops get a camera's noise
+            assert torch.equal(noisy, without[0, index][1])
+    assert 0.25 < untouched / len(samples) < 0.55
+
+
 def test_gray_camera_noise_is_the_gray_of_colour(mixed_h5):
     mixed = dict(patch_size=32, noise_range=(0, 55), draws=1, seed=5, camera=1.0)
     colour, gray = (

@@ -41,7 +41,8 @@ def noise_added(train_set: PatchDataset, args: argparse.Namespace) -> str:
     if train_set.only_pairs:
         return f"{', '.join(args.train_h5)} holds pairs of real noise: no noise is added"
     share = f"{args.camera:.0%} of the crops that are no pairs"
-    return f"{share} get a camera's noise, the others white noise"
+    none = f"{args.clean:.0%} none, " if args.clean else ""
+    return f"{share} get a camera's noise, {none}the others white noise"
 
 
 def memory_advice(learner: Learner) -> str | None:

@@ -33,6 +33,9 @@ OPTIONS = [
     Option("camera", number(float, 0, 1), "SHARE",
            "share of the crops, pairs left out, that get a camera's noise, 0-1; the others get "
            "white noise"),
+    Option("clean", number(float, 0, 1), "SHARE",
+           "share of the crops, pairs left out, that get no noise, 0-1, so that clean pictures "
+           "are left alone"),
     Option("val_noiseL", SIGMA, "SIGMA",
            "sigma of the validation noise, grey levels; None: as trained"),
     Option("width", number(int, 2), "N", "base channels of the network, even"),
@@ -105,6 +108,10 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     files = [read["train_h5"]] if isinstance(read["train_h5"], str) else read["train_h5"]
     read |= {**unset, "given": given, "betas": list(read["betas"]), "train_h5": files}
     check_start(parser, read)
+    if read.get("camera", 0) + read.get("clean", 0) > 1:
+        parser.error(
+            f"--camera {read['camera']:g} and --clean {read['clean']:g} are more than all crops"
+        )
     if read["width"] % 2:
         parser.error(f"--width {read['width']} is odd: it must be even")
     low, high = read["noise_range"] = noise_range(parser, read)
@@ -115,7 +122,7 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
 
 def add_hyperparameters(parser: argparse.ArgumentParser, defaults: dict) -> None:
     """Add the rows of `OPTIONS` that a script has an entry for."""
-    optional = {"noiseL", "noiseL_range", "camera"}  # of the first two a script has one
+    optional = {"noiseL", "noiseL_range", "camera", "clean"}  # of the first two a script has one
     names = {option.name for option in OPTIONS}
     if unknown := defaults.keys() - names:
         raise TypeError(f"no such hyperparameter: {', '.join(sorted(unknown))}")

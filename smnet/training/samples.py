@@ -95,9 +95,10 @@ class PatchDataset(Dataset):
 
     - a pair: its own, which is real;
     - with probability `camera`: that of a random camera (`camera_noise.camera_pair`);
+    - with probability `clean`: none;
     - else white noise, noisy = clean + sigma/255 * n, not clipped, sigma uniform in `noise_range`.
 
-    sigma is a float32 scalar in grey levels 0-255, nan for real and camera noise.
+    sigma is a float32 scalar in grey levels 0-255, nan for real and camera noise, 0 for none.
 
     `crop` reads, `finish` adds white noise: a worker that reads passes uint8 crops on, an eighth of
     the bytes.
@@ -111,6 +112,7 @@ class PatchDataset(Dataset):
         seed: of every random choice, 0 or more.
         allow_pairs: whether the files may hold pairs of real noise.
         camera: 0-1, share of the crops that are no pairs that get camera noise.
+        clean: 0-1, share of the same crops that get no noise; at most 1 together with `camera`.
         color_jitter: vary the colours of crops (`jitter_colors`) before they get white noise.
 
     Attributes:
@@ -136,10 +138,12 @@ class PatchDataset(Dataset):
         seed: int,
         allow_pairs: bool = False,
         camera: float = 0.0,
+        clean: float = 0.0,
         color_jitter: bool = False,
     ):
         self.channels, self.patch_size, self.noise_range = channels, patch_size, noise_range
-        self.draws, self.seed, self.camera, self.color_jitter = draws, seed, camera, color_jitter
+        self.draws, self.seed, self.camera, self.clean = draws, seed, camera, clean
+        self.color_jitter = color_jitter
         paths = [paths] if isinstance(paths, str | Path) else paths
         stored_channels = 3 if camera else channels
         self.files = [PatchFile(path, stored_channels) for path in paths]
@@ -179,9 +183,9 @@ class PatchDataset(Dataset):
             patch -= file.stored
         return file, patch
 
-    def draw(self, key: Key) -> tuple[np.random.Generator, int, int, int, bool]:
-        """(generator, top, left, orientation, whether it gets camera noise) of a sample; the
-        generator's next draws are the noise's."""
+    def draw(self, key: Key) -> tuple[np.random.Generator, int, int, int, str]:
+        """(generator, top, left, orientation, noise) of a sample; noise is "pair", "camera", "none"
+        or "white", and the generator's next draws are the noise's."""
         epoch, index = key
         file, _ = self.locate(index)
         # index + 1: a seed sequence cannot tell (seed, epoch, 0) from (seed, epoch), which orders
@@ -189,8 +193,12 @@ class PatchDataset(Dataset):
         rng = np.random.default_rng((self.seed, epoch, index + 1))
         top, left = rng.integers(file.side - self.patch_size + 1, size=2)
         orientation = rng.integers(8)
-        by_camera = self.camera > 0 and not file.pairs and rng.random() < self.camera
-        return rng, int(top), int(left), int(orientation), by_camera
+        noise = "pair" if file.pairs else "white"
+        if not file.pairs and self.camera + self.clean > 0:
+            share = rng.random()
+            if share < self.camera + self.clean:
+                noise = "camera" if share < self.camera else "none"
+        return rng, int(top), int(left), int(orientation), noise
 
     def crop(self, key: Key) -> Tensor:
         """The crop of a sample, uint8 (1, C, patch_size, patch_size), not yet turned.
@@ -198,12 +206,12 @@ class PatchDataset(Dataset):
         Of data sets with real or camera noise (2, ...), clean and noisy; noisy is a copy of clean
         where white noise is to come.
         """
-        rng, top, left, _, by_camera = self.draw(key)
+        rng, top, left, _, noise = self.draw(key)
         file, patch = self.locate(key[1])
         crops = file.read(patch, top, left, self.patch_size)
-        if by_camera:
+        if noise == "camera":
             crops = np.stack(camera_pair(crops[0], rng))
-        elif self.real and not file.pairs:
+        elif self.real and noise != "pair":
             crops = np.repeat(crops, 2, axis=0)
         if crops.shape[1] > self.channels:
             crops = np.stack([to_channels(crop.transpose(1, 2, 0), 1) for crop in crops])
@@ -211,18 +219,18 @@ class PatchDataset(Dataset):
 
     def finish(self, key: Key, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `crop` gave for `key` -> (clean, noisy, sigma)."""
-        rng, _, _, orientation, by_camera = self.draw(key)
+        rng, _, _, orientation, noise = self.draw(key)
         # `astype` keeps the order in memory, by which `jitter_colors` adds up its means: one other
         # order, and the last bits differ.
         clean, *rest = (
             orient(crop, orientation).astype(np.float32) / 255 for crop in crops.numpy()
         )
-        if by_camera or self.locate(key[1])[0].pairs:
+        if noise in ("pair", "camera"):
             noisy, sigma = rest[0], np.nan
         else:
             if self.color_jitter:
                 clean = jitter_colors(clean, rng)
-            sigma = rng.uniform(*self.noise_range)
+            sigma = 0.0 if noise == "none" else rng.uniform(*self.noise_range)
             noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
         return (
             torch.from_numpy(clean),

@@ -20,6 +20,7 @@ FIXED = (
     "seed",
     "color_jitter",
     "camera",
+    "clean",
     "loss",
     "optimizer",
     "betas",
@@ -59,7 +60,6 @@ def settings_of(
         train_data: `content.describe_patches` of --train_h5.
         val_data: `content.describe_pictures` of --val_h5.
     """
-    camera = getattr(args, "camera", 0.0)  # an option of the blind scripts alone
     more = {
         "samples": samples,
         "averaged": args.ema > 0,
@@ -67,7 +67,8 @@ def settings_of(
         "train_data": train_data,
         "val_data": val_data,
     }
-    everything = {**vars(args), "train_h5": ", ".join(args.train_h5), "camera": camera, **more}
+    blind = {"camera": 0.0, "clean": 0.0}  # options of the blind scripts alone
+    everything = {**blind, **vars(args), "train_h5": ", ".join(args.train_h5), **more}
     return {key: everything[key] for key in (*FIXED, *CHANGEABLE, *ADDED)}
 
 
