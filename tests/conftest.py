@@ -17,8 +17,10 @@ import utils
 from smnet.denoisers import cached_denoisers
 from smnet.tiling import Denoiser
 
-# Beside other work two threads wait for each other: OMP_NUM_THREADS=1 is faster there.
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+# Networks of these tests are too small for several threads, and beside other work those wait for
+# each other. What tests start in processes of their own has one, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 no time is asserted."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -9,6 +10,12 @@ from torch.nn import functional as F
 
 import benchmark
 from models import SMNet
+from smnet.peers import PEERS
+from smnet.sweep import ways, why_skipped
+from smnet.timing import TASKS, Setup, plain_reference, seconds_in_a_loop
+
+CPU = torch.device("cpu")
+TINY = "--width 4 --size 32 40 --batchsize 2 --repeats 1 --device cpu"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -17,7 +24,7 @@ def test_one_step_of_ours_and_of_the_plain_reference_have_the_same_gradients(cha
     ours = SMNet(channels, 16)
     for block in ours.noise_memory.decoder:
         torch.nn.init.normal_(block.non_local.out.weight, std=0.1)
-    plain = benchmark.plain_reference(ours)
+    plain = plain_reference(ours)
     ours.to(memory_format=torch.channels_last)
     clean = torch.rand(2, channels, 48, 48)
     noisy = clean + 0.1 * torch.randn_like(clean)
@@ -35,12 +42,59 @@ def test_the_work_is_the_published_networks():
     assert benchmark.multiply_adds(SMNet(1, 64), 64, 64) / 64**2 == pytest.approx(4.198e6, rel=1e-3)
 
 
-def test_the_command(capsys):
-    words = "--width 4 --size 32 40 --batchsize 2 --repeats 1 --device cpu --what"
-    assert benchmark.main([*words.split(), "all", "--json"]) == 0
+@pytest.mark.slow
+def test_ours_beside_plain(capsys):
+    assert benchmark.main([*TINY.split(), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    for kind in ("forward", "train"):
-        assert figures[kind]["ours"]["seconds"] > 0 and figures[kind]["speedup"] > 0
-        assert figures[kind]["ours"]["peak_gb"] >= 0
-    assert benchmark.main([*words.split(), "forward"]) == 0
-    assert "times as fast as the plain reference" in capsys.readouterr().out
+    for what in ("forward", "train"):
+        assert figures[what]["ours"]["seconds"] > 0 and figures[what]["speedup"] > 0
+        assert figures[what]["ours"]["peak_gb"] >= 0
+    assert benchmark.main([*TINY.split(), "--what", "train", "--amp"]) == 0
+    said = capsys.readouterr().out
+    assert "width 4, amp, gray" in said and "times as fast as the plain reference" in said
+
+
+@pytest.mark.slow
+def test_ours_beside_other_papers_networks(capsys):
+    assert benchmark.main([*TINY.split(), "--peers"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split()[0] for row in rows] == ["SMNet,", *PEERS]
+    assert rows[2].split()[2] == "1.00"  # DnCNN, by which the others are divided
+
+
+@pytest.mark.parametrize(
+    "name, gray, rgb",  # millions of parameters, as Zhang et al. 2022 give them
+    [("FFDNet", 0.49, 0.85), ("DnCNN", 0.66, 0.67), ("DRUNet", 32.64, 32.64)],
+)
+def test_peers_have_the_published_layers(name, gray, rgb):
+    for channels, millions in ((1, gray), (3, rgb)):
+        model = PEERS[name](channels)
+        count = sum(p.numel() for p in model.parameters()) / 1e6
+        assert count == pytest.approx(millions, abs=0.0075)
+        assert model(torch.rand(2, channels, 16, 24)).shape == (2, channels, 16, 24)
+
+
+def test_a_sweep_says_what_it_leaves_out(capsys):
+    assert benchmark.main([*TINY.split(), "--sweep", "--limit", "0", "--json"]) == 0
+    about, *rows = map(json.loads, capsys.readouterr().out.splitlines())
+    assert about["device"] == "cpu" and all("skipped" in row["note"] for row in rows)
+    steps = [row for row in rows if "optimizer" in row]
+    assert len(steps) == 96 and len({tuple(row.values()) for row in steps}) == 96
+    notes = {row["note"] for row in steps}
+    assert {"skipped: needs CUDA", "skipped: no time left"} < notes
+
+
+def test_every_eager_way_of_a_step_that_this_device_has_can_be_computed():
+    base = Setup(channels=3, size=(32, 32), batchsize=1)
+    for words, setup in ways(base):
+        if words["mode"] == "eager" and words["width"] == "16" and not why_skipped(setup, CPU):
+            TASKS["train"](setup, CPU)()
+
+
+def test_short_tasks_are_timed_in_loops():
+    calls = []
+    assert seconds_in_a_loop(lambda: calls.append(1), CPU) < 0.05
+    assert len(calls) > 100
+    calls.clear()
+    assert seconds_in_a_loop(lambda: calls.append(time.sleep(0.06)), CPU) >= 0.06
+    assert len(calls) == 2

@@ -68,6 +68,7 @@ def test_flushed_points_are_in_the_file(tmp_path):
     assert points(tmp_path) == {10: 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [False, True], ids=["killed", "its file lost, too"])
 def test_a_kill_loses_no_point_that_the_state_has_passed(train_args, tmp_path, monkeypatch, lost):
     """The process ends in the midst of the second epoch, without closing its files."""

@@ -69,6 +69,7 @@ def test_workers_pass_on_bytes(gray_h5):
 @WITHOUT_SIGNALS
 @pytest.mark.parametrize("workers, killed", [(1, 1), (2, 1), (2, 2)])
 @pytest.mark.parametrize("where", ["training", "validation"])
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_training_with_its_state_saved(
     workers, killed, where, train_args, tmp_path, monkeypatch, capfd
 ):

@@ -11,6 +11,7 @@ from smnet.training.meter import Meter
 from smnet.training.samples import PatchDataset
 
 
+@pytest.mark.slow
 def test_speed_leaves_out_the_first_ten_steps_of_a_process():
     """They hold compiling, set-up and the workers' start."""
 

@@ -21,7 +21,7 @@ from utils import SMNetError
 
 
 @pytest.mark.parametrize("options", [[], EVERY_OPTION], ids=["the paper's", "every option"])
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_continuing_gives_the_same_bits(train_args, tmp_path, options, workers, capsys):
     more = [*options, "--max_steps", "9"]  # the schedule's length, whatever --epochs
     train_gray.main([*train_args, *more])
@@ -64,6 +64,7 @@ def test_a_run_stopped_by_max_steps_goes_on_mid_epoch_to_the_same_bits(
     ]
 
 
+@pytest.mark.slow
 def test_checkpoint_option_continues_exactly_or_from_weights_and_says_which(
     train_args, tmp_path, capsys
 ):

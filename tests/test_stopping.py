@@ -17,6 +17,7 @@ from smnet.training import learner, loop, run_files, validation
 from smnet.training.signals import StopRequest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 @pytest.mark.parametrize("where", ["training", "validation"])
 def test_a_signal_saves_and_stops_with_its_status(

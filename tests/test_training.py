@@ -146,6 +146,7 @@ def test_accumulation_changes_nothing_but_rounding(train_args, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, monkeypatch):
     seen = []
     loss = learner.Learner.loss
@@ -167,6 +168,7 @@ def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, 
     assert_same_weights(final_weights(tmp_path / "c"), final_weights(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_fp16_scales_its_gradients_and_continues_to_the_same_bits(
     train_args, tmp_path, monkeypatch
 ):

@@ -123,6 +123,7 @@ def test_a_log_on_a_full_disk_is_one_line(train_args):
     )
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_said_before_the_first_step(train_args, tmp_path, monkeypatch, capsys):
     write_folder(tmp_path / "large", 4, height=1024, width=1024)
     data = tmp_path / "large.h5", tmp_path / "large_val.h5"
