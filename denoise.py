@@ -31,7 +31,7 @@ from smnet.jobs import Job, Plan, expand_patterns, find_jobs
 from smnet.photos.photo import FORMATS, OTHERS, Photo, as_shown, to_samples, to_tensor
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import check_format, write_photo
-from smnet.strength import noise_found, take_out
+from smnet.strength import keep_brightness, noise_found, take_out
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
 from utils import SMNetError
 
@@ -200,6 +200,7 @@ def denoise_file(
             denoised = denoiser(noisy, on_tile=bar.update)
         if not denoised.isfinite().all():
             raise SMNetError(f"{weights} gives values that are not finite; use other --weights")
+        denoised = keep_brightness(noisy, denoised)
         output = take_out(noisy, denoised, strength=args.strength, chroma=args.chroma)
         write_photo(target, photo, to_samples(output, photo), quality=args.quality)
         write_sheets(job, photo, noisy, output, denoiser, args.point)

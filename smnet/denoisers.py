@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from smnet.devices import pick_device
-from smnet.strength import take_out
+from smnet.strength import keep_brightness, take_out
 from smnet.tiling import Denoiser
 from smnet.weights import find_model, is_there
 from utils import SMNetError
@@ -113,7 +113,8 @@ def denoise(
     if not noisy.isfinite().all():
         raise SMNetError("the array has values that are not finite")
     denoiser, _ = cached_denoisers(mode, noiseL, weights, device).get(len(noisy))
-    output = take_out(noisy, denoiser(noisy), strength=strength, chroma=chroma)
+    denoised = keep_brightness(noisy, denoiser(noisy))
+    output = take_out(noisy, denoised, strength=strength, chroma=chroma)
     samples = output.permute(1, 2, 0).numpy().reshape(picture.shape)
     if dtype.kind == "f":
         return samples.astype(dtype)

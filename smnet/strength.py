@@ -1,10 +1,31 @@
 """How much of the noise that was found is taken out, for luma and colour apart, without a second
-forward."""
+forward, and that brightness stays."""
 
 import torch
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B (ITU-R BT.601)
+
+MIDDLE = (0.1, 0.9)  # of the range of values: there noise is not cut off, and has mean 0
+GREATEST_SHIFT = 1 / 255  # of a channel that is a network's; in small pictures more is noise's
+
+
+def keep_brightness(noisy: Tensor, denoised: Tensor) -> Tensor:
+    """Undo what a network changes of the brightness and colour of a whole picture.
+
+    What it takes out of noise has mean 0 in each channel, but where noise is cut off at black or
+    white: there the mean should change, and is not looked at.
+
+    Args:
+        noisy, denoised: (C, H, W), about in [0, 1].
+
+    Returns:
+        (C, H, W), `denoised` with at most one grey level added to each channel.
+    """
+    middle = (denoised > MIDDLE[0]) & (denoised < MIDDLE[1])
+    removed = ((noisy - denoised) * middle).sum((1, 2), keepdim=True, dtype=torch.float64)
+    shift = removed / middle.sum((1, 2), keepdim=True).clamp(min=1)
+    return denoised + shift.clamp(-GREATEST_SHIFT, GREATEST_SHIFT).to(denoised.dtype)
 
 
 def take_out(

@@ -236,8 +236,8 @@ def scripts(device: torch.device) -> dict:
 
 CHECKS: dict[str, tuple[Callable[[torch.device], dict], int]] = {  # seconds that each may take
     "forward": (forward, 90), "golden": (golden, 90), "modes": (modes, 240),
-    "restart": (restart, 120), "attention": (attention, 40), "tiles": (tiles, 40),
-    "loop": (loop, 40), "scripts": (scripts, 90),
+    "restart": (restart, 180), "attention": (attention, 40), "tiles": (tiles, 40),
+    "loop": (loop, 40), "scripts": (scripts, 240),
 }  # fmt: skip
 
 

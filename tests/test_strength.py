@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smnet.strength import LUMA, noise_found, take_out
+from smnet.strength import LUMA, keep_brightness, noise_found, take_out
 
 
 @pytest.fixture
@@ -46,3 +46,29 @@ def test_the_noise_found_is_a_standard_deviation_in_grey_levels():
     noisy = torch.zeros(1, 100, 100)
     noisy[:, ::2] = 20 / 255
     assert noise_found(noisy, torch.full_like(noisy, 0.3)) == pytest.approx(10)
+
+
+def test_a_networks_shift_of_a_channel_is_undone():
+    generator = torch.Generator().manual_seed(1)
+    clean = 0.2 + 0.6 * torch.rand(3, 200, 300, generator=generator)
+    noisy = clean + 0.02 * torch.randn(clean.shape, generator=generator)
+    shifts = torch.tensor([0.6, -0.4, 0.0]).view(3, 1, 1) / 255
+    kept = keep_brightness(noisy, clean + shifts)
+    assert (kept.mean((1, 2)) - noisy.mean((1, 2))).abs().max() < 1e-6
+    torch.testing.assert_close(kept, clean, atol=0.1 / 255, rtol=0)
+
+
+def test_where_noise_is_cut_off_the_mean_may_change():
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.zeros(1, 200, 300)
+    clean[:, 100:] = 0.5
+    noisy = (clean + 0.1 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+    assert noisy[:, :100].mean() > 0.03  # black has become gray
+    torch.testing.assert_close(keep_brightness(noisy, clean), clean, atol=0.3 / 255, rtol=0)
+
+
+def test_small_pictures_change_by_one_grey_level_at_most():
+    noisy, denoised = torch.full((3, 1, 1), 0.6), torch.full((3, 1, 1), 0.5)
+    assert torch.equal(keep_brightness(noisy, denoised), denoised + 1 / 255)
+    black = torch.zeros(1, 4, 4)
+    assert torch.equal(keep_brightness(black + 0.1, black), black)

@@ -20,7 +20,7 @@ from smnet.images import to_uint8
 from smnet.photos.photo import FORMATS, Photo, as_shown, to_samples, to_tensor
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import write_photo
-from smnet.strength import noise_found, take_out
+from smnet.strength import keep_brightness, noise_found, take_out
 from smnet.tiling import Denoiser
 from utils import COLORS, SMNetError
 
@@ -138,6 +138,7 @@ def denoise_picture(
     check_wanted(session)
     if not denoised.isfinite().all():
         raise SMNetError(f"{weights} gives values that are not finite; train other weights")
+    denoised = keep_brightness(noisy, denoised)
     seconds = time.perf_counter() - start
     return Result(source.name, photo, denoised, denoiser, weights, seconds)
 
