@@ -23,7 +23,7 @@ class DenoiserCache:
         noiseL: sigma that the network was trained at, grey levels; mode S alone.
         weights: files to use instead, one, or one for gray and one for RGB.
         weights_dir: folder that train_*.py wrote weights to.
-        memory, tile: as `Denoiser` takes them.
+        memory, tile, amp: as `Denoiser` takes them.
     """
 
     def __init__(
@@ -36,10 +36,11 @@ class DenoiserCache:
         weights_dir: str = "weights",
         memory: float | None = None,
         tile: int | None = None,
+        amp: bool = False,
     ):
         self.device, self.mode, self.noiseL = device, mode, noiseL
         self.weights, self.weights_dir = weights, weights_dir
-        self.memory, self.tile = memory, tile
+        self.options: dict = dict(memory=memory, tile=tile, amp=amp)
         self.found: dict[int, tuple[Denoiser, str] | str] = {}
 
     def get(self, channels: int) -> tuple[Denoiser, str]:
@@ -68,7 +69,7 @@ class DenoiserCache:
                     channels, self.noiseL, real=real, weights=weights, weights_dir=self.weights_dir
                 )
                 model = trained.model.to(self.device, memory_format=torch.channels_last)
-                return Denoiser(model, memory=self.memory, tile=self.tile), str(trained.path)
+                return Denoiser(model, **self.options), str(trained.path)
             except SMNetError as error:
                 errors.append(str(error))
         raise SMNetError("; ".join(errors))

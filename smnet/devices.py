@@ -60,6 +60,20 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 itself; older GPUs only emulate it, slowly."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu"
+
+
+def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
+    """Within it, if enabled, convolutions are computed in bf16, on GPUs without it in fp16."""
+    dtype = torch.bfloat16 if has_bf16(device) else torch.float16
+    return torch.autocast(device.type, dtype, enabled=enabled)
+
+
 def peak_memory(device: torch.device, *, reset: bool = True) -> float:
     """Peak memory in GB: of PyTorch's tensors on CUDA, else of this process; 0 where the system
     does not tell.

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import SMNet
+from smnet.devices import autocast
 from smnet.fast import for_inference
 from smnet.images import Picture, to_float, to_uint8
 from smnet.metrics import add_test_noise, baselines, luma, psnr, ssim
@@ -31,6 +32,7 @@ class Protocol:
     clip: bool = False  # the noisy picture is clipped to [0, 1]
     quantize: bool = False  # the result is rounded to 8 bits before it is measured (KAIR, SwinIR)
     y_channel: bool = False  # measured on the luma of BT.601 (BasicSR's test_y_channel); RGB only
+    amp: bool = False  # the network computes in bf16, which is faster where the device has it
     self_ensemble: bool = False  # the mean of the results for all eight orientations of the picture
 
     def noisy_draws(self, clean: Tensor, sigma: float) -> Tensor:
@@ -45,14 +47,15 @@ class Protocol:
         """Noisy (C, H, W) -> (noise mask, output), each (C, H, W) on the CPU; the mask is of the
         picture as it stands."""
         x = noisy[None].to(next(model.parameters()).device)
-        noise_mask, _, output = model.stages(x)
-        if self.self_ensemble:
-            for k in range(1, 8):
-                turned = torch.rot90(x, k % 4, dims=(2, 3))
-                result = model(turned.flip(3)).flip(3) if k >= 4 else model(turned)
-                output = output + torch.rot90(result, -(k % 4), dims=(2, 3))
-            output = output / 8
-        return noise_mask[0].cpu(), output[0].cpu()
+        with autocast(x.device, enabled=self.amp):
+            noise_mask, _, output = model.stages(x)
+            if self.self_ensemble:
+                for k in range(1, 8):
+                    turned = torch.rot90(x, k % 4, dims=(2, 3))
+                    result = model(turned.flip(3)).flip(3) if k >= 4 else model(turned)
+                    output = output + torch.rot90(result, -(k % 4), dims=(2, 3))
+                output = output / 8
+        return noise_mask[0].float().cpu(), output[0].float().cpu()
 
     def measure(
         self, clean: Tensor, restored: Tensor, *, rounded: bool = True

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models import SMNet
-from smnet.devices import free_memory, is_out_of_memory
+from smnet.devices import autocast, free_memory, is_out_of_memory
 from smnet.fast import for_inference
 from utils import SMNetError
 
@@ -90,10 +90,19 @@ class Denoiser:
         memory: GB that a forward may take: what fits is denoised whole. None: half of what is free,
             and tiles for all that is larger than one, since they are faster then.
         tile: side of the tiles, pixels; None: by the memory, 0: no tiles.
+        amp: whether the network computes in bf16 or fp16.
     """
 
-    def __init__(self, model: SMNet, *, memory: float | None = None, tile: int | None = None):
+    def __init__(
+        self,
+        model: SMNet,
+        *,
+        memory: float | None = None,
+        tile: int | None = None,
+        amp: bool = False,
+    ):
         self.model, self.memory, self.tile = for_inference(model.eval()), memory, tile
+        self.amp = amp
         self.step, self.smallest = STEP * model.shuffle, SMALLEST * model.shuffle
         self.device = next(model.parameters()).device
         self.limit: float = math.inf  # side of the tiles that have not run out of memory
@@ -146,7 +155,8 @@ class Denoiser:
         height, width = piece.shape[-2:]
         if max(height, width) <= self.limit:
             try:
-                return self.model(piece[None].to(self.device))[0].cpu()
+                with autocast(self.device, enabled=self.amp):
+                    return self.model(piece[None].to(self.device))[0].float().cpu()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import NonLocalBlock, SMNet
-from smnet.devices import peak_memory, reuse_memory
+from smnet.devices import autocast, peak_memory, reuse_memory
 from smnet.fast import for_inference
 from smnet.training.optimizers import make_optimizers
 
@@ -78,11 +78,8 @@ def computing(setup: Setup, device: torch.device) -> Iterator[None]:
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     cudnn.allow_tf32 = matmul.allow_tf32 = setup.tf32
     cudnn.benchmark = setup.cudnn_benchmark
-    bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     try:
-        with torch.autocast(
-            device.type, torch.bfloat16 if bf16 else torch.float16, enabled=setup.amp
-        ):
+        with autocast(device, enabled=setup.amp):
             yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
@@ -99,7 +96,7 @@ def conv_task(memory_format: torch.memory_format, setup: Setup, device: torch.de
 def forward_task(setup: Setup, device: torch.device) -> Task:
     """One forward without gradients; on a CPU, unless it is compiled, of the fast twin."""
     model, x = network_and_input(setup, device)
-    if not (setup.plain or setup.compile or setup.amp):
+    if not (setup.plain or setup.compile):
         model = for_inference(model)
     forward = torch.compile(model) if setup.compile else model
 

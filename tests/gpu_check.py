@@ -31,6 +31,7 @@ from torch.nn import functional as F  # noqa: E402
 import dataset_gray  # noqa: E402
 import utils  # noqa: E402
 from models import NonLocalBlock, SMNet  # noqa: E402
+from smnet.devices import has_bf16  # noqa: E402
 from smnet.tiling import Denoiser  # noqa: E402
 
 RUN = "model_gray_L25"
@@ -197,7 +198,7 @@ def tiles(device: torch.device) -> dict:
 def loop(device: torch.device) -> dict:
     """Five optimizer steps never make the CPU wait for the GPU."""
     need_cuda(device)
-    from smnet.training import learner, optimizers
+    from smnet.training import optimizers
 
     model = SMNet(1, 16).to(device, memory_format=torch.channels_last)
     args = argparse.Namespace(
@@ -218,7 +219,7 @@ def loop(device: torch.device) -> dict:
             optimizer.step()
         average.update_parameters(model)
     torch.cuda.set_sync_debug_mode("default")
-    return {"steps": 5, "bf16": learner.has_bf16(device)}
+    return {"steps": 5, "bf16": has_bf16(device)}
 
 
 def scripts(device: torch.device) -> dict:

@@ -9,6 +9,7 @@ from helpers import synthetic_planes
 
 from models import SMNet
 from smnet import evaluation
+from smnet.fast import fast
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, psnr
 
@@ -93,6 +94,18 @@ def test_self_ensemble_is_the_mean_of_eight_orientations():
         mask, output = protocol.denoise(model, x)
         np.testing.assert_allclose(output[0].numpy(), np.mean(results, axis=0), atol=1e-5)
         assert torch.equal(mask, evaluation.AUTHORS.denoise(model, x)[0])
+
+
+@pytest.mark.parametrize("shuffle", [1, 2])
+def test_amp_is_close_and_said(shuffle):
+    torch.manual_seed(0)
+    model, x = fast(SMNet(1, 8, shuffle).eval()), torch.rand(1, 60, 68)
+    protocol = evaluation.Protocol(amp=True)
+    with torch.inference_mode():
+        for ours, theirs in zip(protocol.denoise(model, x), evaluation.AUTHORS.denoise(model, x)):
+            assert ours.dtype == torch.float32 and not torch.equal(ours, theirs)
+            assert (ours - theirs).abs().mean() < 0.01
+    assert str(protocol) == "amp"
 
 
 def evaluate_one(model: SMNet, **options) -> evaluation.Score:

@@ -18,7 +18,7 @@ import train_rgb
 import train_rgb_blind
 import utils
 from models import SMNet
-from smnet import evaluation
+from smnet import devices, evaluation
 from smnet.patches import read_pictures
 from smnet.training import learner, validation
 from utils import SMNetError
@@ -97,7 +97,7 @@ def test_validation_is_testing(train_args, gray_h5, tmp_path):
     ids=["float32", "bf16", "fp16"],
 )
 def test_clipping_limits_the_gradient(train_args, amp, bf16, monkeypatch):
-    monkeypatch.setattr(learner, "has_bf16", lambda device: bf16)
+    monkeypatch.setattr(devices, "has_bf16", lambda device: bf16)
     norms = []
     clip = torch.nn.utils.clip_grad_norm_
 
@@ -172,7 +172,7 @@ def test_bf16_trains_alike_and_continues_to_the_same_bits(train_args, tmp_path, 
 def test_fp16_scales_its_gradients_and_continues_to_the_same_bits(
     train_args, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(learner, "has_bf16", lambda device: False)
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)
     train_gray.main([*train_args, "--amp"])
     train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp", "--max_steps", "4"])
     train_gray.main([*train_args, *folders(tmp_path / "b"), "--amp", "--resume"])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models import SMNet
+from smnet import devices
 from smnet.training import distributed
 from smnet.training.optimizers import MovingAverage, lr_factor, make_optimizers
 from smnet.training.samples import EpochBatches, PatchDataset
@@ -36,14 +37,6 @@ class Progress:
     waited: float = 0.0  # seconds of those that went by until data came
     best: float = -math.inf  # highest validation PSNR so far, dB
     closed: bool = True  # validated, and its weights written: not so in the middle of an epoch
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 itself; older GPUs only emulate it, slowly."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu"
 
 
 class Learner:
@@ -97,11 +90,9 @@ class Learner:
         )
         self.average = MovingAverage(model, decay=args.ema) if args.ema else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
-        bf16 = has_bf16(device)
-        self.autocast = torch.autocast(
-            device.type, torch.bfloat16 if bf16 else torch.float16, enabled=args.amp
-        )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp and not bf16)
+        self.autocast = devices.autocast(device, enabled=args.amp)
+        fp16 = not devices.has_bf16(device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp and fp16)
         if self.scaler.is_enabled() and args.optimizer == "muon":
             raise SMNetError(
                 "this device has no bf16, and fp16 goes with --optimizer adam alone; leave out "
