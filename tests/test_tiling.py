@@ -53,6 +53,13 @@ def test_any_size_in_tiles(height, width):
             assert torch.equal(output, fast(model)(x[None])[0])
 
 
+def test_amp_is_close():
+    torch.manual_seed(0)
+    model, x = SMNet(1, 8), torch.rand(1, 60, 68)
+    difference = Denoiser(model, amp=True)(x) - Denoiser(model)(x)
+    assert difference.dtype == torch.float32 and 0 < difference.abs().mean() < 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffle, tile", [(1, 136), (2, 272)])
 def test_tiles_are_seamless(shuffle, tile):
