@@ -10,26 +10,14 @@ import pytest
 import denoise
 import pack
 import utils
-from smnet.images import SAMPLE_TEST, sample_pictures
+from docs.recipes import real_noise
+from smnet.datasets import files_of
+from smnet.images import SAMPLE_TEST, PictureFiles, sample_pictures
 from smnet.pairs import scene
 
 PRETRAINED = Path(utils.__file__).parent / "pretrained"
 SHIPPED = sorted(PRETRAINED.glob("*.pth"))
 REAL = [path for path in SHIPPED if path.stem.endswith("_R")]
-
-# What `dataset.py --train_dir data/PolyU --pairs "*_real*" "*_mean*" --holdout 20` sets aside, and
-# the subjects of PolyU_full that show the same, by any camera.
-HELD_OUT = {
-    "Canon5D2_5_160_6400_bicycle": ["bicyc"],
-    "Canon5D2_5_160_6400_desk": ["desk", "desch"],
-    "Canon80D_8_8_12800_printer": ["print"],
-    "NikonD800_11_160_3200_classroom": ["class"],
-    "NikonD800_5_125_6400_stair": ["stair"],
-    "Sony_4-5_125_6400_waterhouse": ["waterhouse"],
-}
-DOUBTFUL = {  # pairs of PolyU_full that do not fit each other
-    "SonyA7II_compu", "Canon5D2_plug", "Canon5D2_robot", "Nikon800_desk", "SonyA7II_book",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -52,14 +40,32 @@ def test_what_is_shipped_is_what_its_name_and_card_say(path):
     assert (last["step"], last["val_psnr"]) == (content["step"], content["val_psnr"])
 
 
-def test_what_is_held_out_was_not_trained_on():
-    names = (PRETRAINED / "R_pairs.txt").read_text().split()
-    crops = {scene(name.removeprefix("crop_")) for name in names if name.startswith("crop_")}
-    frames = {name.split("_", 1)[1] for name in names if not name.startswith("crop_")}
-    assert len(crops) == 29 - len(HELD_OUT) and crops.isdisjoint(HELD_OUT)
-    assert len(frames) == 22 and frames.isdisjoint(DOUBTFUL)
-    subjects = {subject for subjects in HELD_OUT.values() for subject in subjects}
-    assert not {frame for frame in frames for subject in subjects if subject in frame}
+def names_of(name: str, ending: str) -> list[str]:
+    """A set's files of this ending, as the catalogue has them, without it."""
+    return [
+        file.target.name.removesuffix(ending)
+        for file in files_of(name, "data")
+        if file.target.name.endswith(ending)
+    ]
+
+
+def test_scenes_held_out_were_not_trained_on():
+    trained = (PRETRAINED / "R_pairs.txt").read_text().split()
+    crops = {name.removeprefix("crop_") for name in trained if name.startswith("crop_")}
+    frames = {name.split("_", 1)[1] for name in trained if not name.startswith("crop_")}
+    nowhere = Path("nowhere")
+    pairs = [PictureFiles(name, nowhere, nowhere) for name in names_of("PolyU", "_real.JPG")]
+    train, val = real_noise.hold_out(pairs, 20)
+    assert crops == {pair.name for pair in train} and len(crops) == 80
+    assert frames == set(real_noise.wanted_frames(names_of("PolyU_full", "_Real.JPG")))
+    assert len(frames) == 22 and frames.isdisjoint(real_noise.DOUBTFUL)
+    assert {scene(name) for name in crops}.isdisjoint(scene(pair.name) for pair in val)
+    # The scenes of val show these; frames are named after what they show.
+    subjects = {scene(pair.name).split("_")[-1] for pair in val}
+    assert subjects == {"bicycle", "desk", "printer", "classroom", "stair", "waterhouse"}
+    for frame in frames:
+        shown = frame.split("_")[-1]
+        assert not any(subject.startswith(shown) for subject in subjects), frame
 
 
 @pytest.mark.slow
