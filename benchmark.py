@@ -19,8 +19,10 @@ published, attention excluded, times 3 for a training step.
 import argparse
 import copy
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -29,7 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import SMNet
 from smnet.cli import make_parser, number, run_script
 from smnet.devices import pick_device
-from smnet.peers import PEERS, forward_of_peer
+from smnet.peers import MULTIPLE, PEERS, forward_of_peer
+from smnet.results import network_name
 from smnet.sweep import sweep_steps, sweep_workers
 from smnet.timing import TASKS, Setup, conv_task, medians, peak
 
@@ -48,6 +51,8 @@ DEFAULTS = dict(
 )
 # --------------------------------------------------------------------------------------------------
 
+WAYS = ("amp", "tf32", "compile")  # options of the train scripts that are timed here
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
@@ -61,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     text = "pixels of a picture (default: 256 256)"
     option("--size", type=whole, nargs=2, metavar=("H", "W"), help=text)
     option("--what", choices=["forward", "train", "all"], help=f"what to time {shown}")
-    option("--amp", action=flag, default=False, help="ours in bf16, on old GPUs fp16")
+    text = "ours in bf16, on old GPUs fp16; with --peers all"
+    option("--amp", action=flag, default=False, help=text)
     option("--tf32", action=flag, default=False, help="on CUDA: ours with 10-bit mantissas")
     option("--compile", action=flag, default=False, help="ours compiled, which takes minutes")
     text = "time the forward of other papers' networks beside ours, in seconds and memory"
@@ -77,12 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.width % 2:
         parser.error(f"--width {args.width} is odd: it must be even")
-    if args.peers and args.sweep:
-        parser.error("--peers and --sweep are two benchmarks: give one of them")
+    check_benchmark(parser, args)
     device = pick_device(args.device)
-    size, names = tuple(args.size), ("channels", "width", "shuffle", "batchsize")
-    ways = ("amp", "tf32", "compile")
-    setup = Setup(size=size, **{name: getattr(args, name) for name in (*names, *ways)})
+    size, names = tuple(args.size), ("channels", "width", "shuffle", "batchsize", *WAYS)
+    setup = Setup(size=size, **{name: getattr(args, name) for name in names})
 
     if args.sweep:
         for row in sweep(setup, device, limit=args.limit):
@@ -90,18 +94,42 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.peers:
         figures = compare_with_peers(setup, device, repeats=args.repeats)
-        print(json.dumps(figures, indent=1) if args.json else peers_in_words(figures))
+        print(as_json(figures) if args.json else peers_in_words(figures))
         return 0
     work = multiply_adds(SMNet(args.channels, args.width, args.shuffle), *args.size)
-    figures = {"multiply_adds_per_pixel": work / (args.size[0] * args.size[1]), **about(device)}
+    figures = {"multiply_adds_per_pixel": work / (args.size[0] * args.size[1])}
+    figures |= measured_on(device)
     for what in TASKS if args.what == "all" else (args.what,):
         figures[what] = measure(what, work, setup, device, repeats=args.repeats)
-    print(json.dumps(figures, indent=1) if args.json else report(figures, args))
+    print(as_json(figures) if args.json else report(figures, setup))
     return 0
 
 
-def about(device: torch.device) -> dict:
-    """What the figures are of."""
+def check_benchmark(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End where options do not go together."""
+    if args.peers and args.sweep:
+        parser.error("--peers and --sweep are two benchmarks: give one of them")
+    ignored: tuple[str, ...] = () if args.sweep else ("limit",)
+    if args.peers:
+        ignored += ("what", "compile")
+        if any(side % MULTIPLE for side in args.size):
+            height, width = args.size
+            parser.error(f"--peers needs sides divisible by {MULTIPLE}, not {height}x{width}")
+    if args.sweep:
+        ignored += ("what", "width", "shuffle", "repeats", *WAYS)
+    for name in ignored:
+        if getattr(args, name) != parser.get_default(name):
+            which = "--sweep" if args.sweep else "--peers" if args.peers else "all but --sweep"
+            parser.error(f"--{name} has no meaning for {which}")
+
+
+def as_json(figures: dict) -> str:
+    """The figures; what could not be measured is null."""
+    return re.sub(r"\bNaN\b", "null", json.dumps(figures, indent=1))
+
+
+def measured_on(device: torch.device) -> dict:
+    """Of what the figures are: threads, device, PyTorch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return {"threads": torch.get_num_threads(), "device": name, "torch": torch.__version__}
 
@@ -119,8 +147,12 @@ def multiply_adds(model: SMNet, height: int, width: int) -> int:
 
 def measure(what: str, work: int, setup: Setup, device: torch.device, *, repeats: int) -> dict:
     """The figures of one forward or training step; `work`: multiply-adds of a picture's forward."""
-    setups = {"ours": setup, "plain": setup.reference()}
-    makers = {name: partial(TASKS[what], of, device) for name, of in setups.items()}
+    ours = replace(setup, cudnn_benchmark=what == "train")  # as the train scripts have it
+    setups = {"ours": ours, "plain": setup.reference()}
+    peaks = {name: peak(TASKS[what], of, device) for name, of in setups.items()}
+    makers: dict[str, Callable] = {
+        name: partial(TASKS[what], of, device) for name, of in setups.items()
+    }
     for name, memory_format in (
         ("conv2d NCHW", torch.contiguous_format),
         ("conv2d channels_last", torch.channels_last),
@@ -131,22 +163,27 @@ def measure(what: str, work: int, setup: Setup, device: torch.device, *, repeats
     best_rate = conv_flops / min(seconds["conv2d NCHW"], seconds["conv2d channels_last"])
     flops = 2 * work * setup.batchsize * (3 if what == "train" else 1)
     figures: dict = {"conv2d_gflops": best_rate / 1e9}
-    for name, of in setups.items():
+    for name in setups:
         figures[name] = {
             "seconds": seconds[name],
             "share_of_conv2d": flops / seconds[name] / best_rate,
-            "peak_gb": peak(TASKS[what], of, device=device),
+            "peak_gb": peaks[name],
         }
     return figures | {"speedup": seconds["plain"] / seconds["ours"]}
 
 
-def report(figures: dict, args: argparse.Namespace) -> str:
+def in_words(setup: Setup) -> str:
+    """The pictures, and the options that are on."""
+    height, width = setup.size
+    color = "gray" if setup.channels == 1 else "RGB"
+    options = "".join(f", {name}" for name in WAYS if getattr(setup, name))
+    return f"{color}, {setup.batchsize} x {height}x{width} pixels{options}"
+
+
+def report(figures: dict, setup: Setup) -> str:
     """The figures as aligned text."""
-    network = f"width {args.width}" + (f", shuffle {args.shuffle}" if args.shuffle > 1 else "")
-    network += "".join(f", {name}" for name in ("amp", "tf32", "compile") if getattr(args, name))
-    pictures = f"{'gray' if args.channels == 1 else 'RGB'}, {args.batchsize} x {args.size[0]}x"
     lines = [
-        f"{network}, {pictures}{args.size[1]} pixels, {figures['device']}, "
+        f"{network_name(setup.width, setup.shuffle)}, {in_words(setup)}, {figures['device']}, "
         f"{figures['threads']} threads, "
         f"{figures['multiply_adds_per_pixel'] / 1e6:.3f} M multiply-adds a pixel",
     ]
@@ -168,27 +205,24 @@ def report(figures: dict, args: argparse.Namespace) -> str:
 def compare_with_peers(setup: Setup, device: torch.device, *, repeats: int) -> dict:
     """Seconds and peak memory of one forward of ours and of each peer; a peer's is that of the
     faster of NCHW and channels_last."""
-    ours = f"SMNet, width {setup.width}" + f", shuffle {setup.shuffle}" * (setup.shuffle > 1)
-    makers = {ours: partial(TASKS["forward"], setup, device)}
-    for name in PEERS:
-        for layout in (False, True):
-            makers[f"{name} {layout}"] = partial(forward_of_peer, name, layout, setup, device)
+    ours = f"SMNet, {network_name(setup.width, setup.shuffle)}"
+    layouts = [replace(setup, channels_last=channels_last) for channels_last in (False, True)]
+    tasks = {(ours, setup): TASKS["forward"]}
+    tasks |= {(name, way): partial(forward_of_peer, name) for name in PEERS for way in layouts}
+    peaks = {key: peak(task, key[1], device) for key, task in tasks.items()}
+    makers = {key: partial(task, key[1], device) for key, task in tasks.items()}
     seconds = medians(makers, repeats=repeats, device=device)
-    gb = peak(TASKS["forward"], setup, device=device)
-    rows = [{"network": ours, "seconds": seconds[ours], "peak_gb": gb}]
-    for name in PEERS:
-        layout = seconds[f"{name} True"] < seconds[f"{name} False"]
-        gb = peak(forward_of_peer, name, layout, setup, device=device)
-        rows.append({"network": name, "seconds": seconds[f"{name} {layout}"], "peak_gb": gb})
-    return {"batchsize": setup.batchsize, "size": setup.size, **about(device), "rows": rows}
+    rows = []
+    for name in (ours, *PEERS):
+        key = min((key for key in tasks if key[0] == name), key=seconds.__getitem__)
+        rows.append({"network": name, "seconds": seconds[key], "peak_gb": peaks[key]})
+    return {"pictures": in_words(setup), **measured_on(device), "rows": rows}
 
 
 def peers_in_words(figures: dict) -> str:
     """The figures as aligned text."""
-    height, width = figures["size"]
     lines = [
-        f"one forward of {figures['batchsize']} x {height}x{width} pixels, {figures['device']}, "
-        f"{figures['threads']} threads",
+        f"one forward: {figures['pictures']}, {figures['device']}, {figures['threads']} threads",
         f"{'':28} seconds  of DnCNN's  peak GB",
     ]
     dncnn = next(row["seconds"] for row in figures["rows"] if row["network"] == "DnCNN")
@@ -210,7 +244,7 @@ def sweep(setup: Setup, device: torch.device, *, limit: float) -> Iterator[dict]
     def time_left() -> float:
         return end - time.monotonic()
 
-    yield {**about(device), "batchsize": setup.batchsize, "size": setup.size}
+    yield {**measured_on(device), "pictures": in_words(setup)}
     yield from sweep_workers(setup, time_left=time_left)
     yield from sweep_steps(setup, device, time_left=time_left)
 
@@ -224,7 +258,7 @@ def row_in_words(row: dict) -> str:
                 words.append(f"{1000 * value:.1f} ms")
             case "pictures_per_second":
                 words.append(f"{value:.0f} pictures/s")
-            case "width" | "workers" | "cudnn.benchmark" | "batchsize" | "size" | "threads":
+            case "width" | "workers" | "cudnn.benchmark" | "threads" | "torch":
                 words.append(f"{name} {value}")
             case _:
                 words.append(str(value))

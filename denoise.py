@@ -126,8 +126,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "side of the tiles that larger pictures are cut into, pixels, at least "
     text += f"{SMALLEST}, or 0: never (default: {LARGEST}, or less as the memory allows)"
     option("--tile", type=tile_side, metavar="N", help=text)
-    text = "compute in bf16 or fp16: about half the time where the device has it, and results that "
-    text += "differ by less than a grey level"
+    text = "compute in bf16 or fp16: faster on devices that have it (docs/denoising.md)"
     option("--amp", action=argparse.BooleanOptionalAction, help=text)
     text = "of JPEG and lossy WebP files, 1-100 (default: %(default)s)"
     option("--quality", type=number(int, 1, 100), metavar="N", help=text)
@@ -204,7 +203,8 @@ def denoise_file(
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
             denoised = denoiser(noisy, on_tile=bar.update)
         if not denoised.isfinite().all():
-            raise SMNetError(f"{weights} gives values that are not finite; use other --weights")
+            advice = "leave out --amp" if args.amp else "use other --weights"
+            raise SMNetError(f"{weights} gives values that are not finite; {advice}")
         denoised = keep_brightness(noisy, denoised)
         output = take_out(noisy, denoised, strength=args.strength, chroma=args.chroma)
         write_photo(target, photo, to_samples(output, photo), quality=args.quality)

@@ -61,7 +61,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 itself; older GPUs only emulate it, slowly."""
+    """Whether a device has bf16: on GPUs, as instructions of its own; CPUs all have it, though
+    those without AVX-512 BF16, AMX or the like are slower with it."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -53,9 +53,9 @@ class Protocol:
                 for k in range(1, 8):
                     turned = torch.rot90(x, k % 4, dims=(2, 3))
                     result = model(turned.flip(3)).flip(3) if k >= 4 else model(turned)
-                    output = output + torch.rot90(result, -(k % 4), dims=(2, 3))
+                    output = output + torch.rot90(result, -(k % 4), dims=(2, 3))  # in float32
                 output = output / 8
-        return noise_mask[0].float().cpu(), output[0].float().cpu()
+        return noise_mask[0].float().cpu(), output[0].cpu()
 
     def measure(
         self, clean: Tensor, restored: Tensor, *, rounded: bool = True
@@ -128,9 +128,10 @@ def evaluate(
             on_stages(name, clean, noisy, noise_mask, output), each (C, H, W).
     """
     was_training = model.training
-    network = for_inference(model.eval())
+    network = for_inference(model.eval(), amp=protocol.amp)
     if warm_up and pictures:
-        AUTHORS.denoise(network, to_float(pictures[0].clean))
+        once = dataclasses.replace(protocol, self_ensemble=False)
+        once.denoise(network, to_float(pictures[0].clean))
     scores = [
         measure_picture(network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages)
         for picture in tqdm(

@@ -32,13 +32,18 @@ GROUP_CHANNELS = 32  # of convolutions that are computed at once
 REGISTER = 16  # numbers; products with fewer columns are slower
 
 
-def for_inference(model: SMNet) -> SMNet:
-    """What to run where no gradients are needed: a fast twin on a CPU, elsewhere the network.
+def for_inference(model: SMNet, *, amp: bool = False) -> SMNet:
+    """What to run where no gradients are needed: a fast twin on a CPU, elsewhere the network; with
+    `amp`, for autocast, their outputs in float32.
 
     Modules other than SMNet, twins included, are returned as they are.
     """
+    if type(model) is not SMNet:
+        return model
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return fast(model) if on_cpu and type(model) is SMNet else model
+    if amp:
+        return with_float32_output(fast(model) if on_cpu else sharing_parameters(model))
+    return fast(model) if on_cpu else model
 
 
 @torch.no_grad()
@@ -50,6 +55,34 @@ def fast(model: SMNet) -> SMNet:
             if type(child) in CONVERTERS:
                 setattr(parent, name, CONVERTERS[type(child)](child))
     return twin
+
+
+def sharing_parameters(model: SMNet) -> SMNet:
+    """A copy of a network with the same parameters."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters()})
+
+
+def with_float32_output(model: SMNet) -> SMNet:
+    """The network, changed so that its last convolution is in float32 under autocast, too: in bf16
+    its results would be a grey level apart."""
+    memory = model.image_memory
+    if isinstance(memory, CollapsedImageMemory):
+        memory.collapsed[-1] = InFloat32(memory.collapsed[-1])
+    else:
+        setattr(memory, "project", InFloat32(memory.project))  # noqa: B010  # mypy: a Conv2d
+    return model
+
+
+class InFloat32(nn.Module):
+    """A module that autocast leaves alone."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.module(x.float())
 
 
 @torch.no_grad()
@@ -64,7 +97,7 @@ class Twin(SMNet):
     def __init__(self, model: SMNet, image_memory: "type[CollapsedImageMemory]"):
         nn.Module.__init__(self)
         self.channels, self.width, self.shuffle = model.channels, model.width, model.shuffle
-        shared = copy.deepcopy(model, {id(p): p for p in model.parameters()})  # except these
+        shared = sharing_parameters(model)
         self.noise_memory = shared.noise_memory
         first, second = self.noise_memory.head
         self.noise_memory.head = collapse(first, second.weight, second.bias)

@@ -8,7 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from smnet.devices import autocast
 from smnet.timing import Setup, Task, computing
+
+MULTIPLE = 8  # of which the sides of a picture must be for all of them
 
 
 def conv_relu(inputs: int, outputs: int, *, bias: bool = True) -> list[nn.Module]:
@@ -101,16 +104,16 @@ PEERS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def forward_of_peer(name: str, channels_last: bool, setup: Setup, device: torch.device) -> Task:
-    """One forward of `PEERS[name]`, without gradients."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+def forward_of_peer(name: str, setup: Setup, device: torch.device) -> Task:
+    """One forward of `PEERS[name]`, without gradients, of pictures as a setup has them."""
+    memory_format = torch.channels_last if setup.channels_last else torch.contiguous_format
     model = PEERS[name](setup.channels).to(device, memory_format=memory_format)
     x = torch.rand(setup.batchsize, setup.channels, *setup.size, device=device)
     x = x.contiguous(memory_format=memory_format)
 
     @torch.no_grad()
     def task() -> Tensor:
-        with computing(setup, device):
+        with computing(setup), autocast(device, enabled=setup.amp):
             return model(x)
 
     return task

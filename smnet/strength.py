@@ -6,7 +6,7 @@ from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B (ITU-R BT.601)
 
-MIDDLE = (0.1, 0.9)  # of the range of values: there noise is not cut off, and has mean 0
+LEAST_MARGIN = 0.1  # from black and white within which noise may be cut off, or three times its std
 GREATEST_SHIFT = 1 / 255  # of a channel that is a network's; in small pictures more is noise's
 
 
@@ -22,9 +22,11 @@ def keep_brightness(noisy: Tensor, denoised: Tensor) -> Tensor:
     Returns:
         (C, H, W), `denoised` with at most one grey level added to each channel.
     """
-    middle = (denoised > MIDDLE[0]) & (denoised < MIDDLE[1])
-    removed = ((noisy - denoised) * middle).sum((1, 2), keepdim=True, dtype=torch.float64)
-    shift = removed / middle.sum((1, 2), keepdim=True).clamp(min=1)
+    removed = noisy - denoised
+    margin = max(LEAST_MARGIN, 3 * removed.std(correction=0).item())
+    middle = (denoised > margin) & (denoised < 1 - margin)
+    total = (removed * middle).sum((1, 2), keepdim=True, dtype=torch.float64)
+    shift = total / middle.sum((1, 2), keepdim=True).clamp(min=1)
     return denoised + shift.clamp(-GREATEST_SHIFT, GREATEST_SHIFT).to(denoised.dtype)
 
 

@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 import torch
 
-from smnet.devices import is_out_of_memory
+from smnet.cli import one_line
+from smnet.devices import has_bf16, is_out_of_memory
 from smnet.images import Picture
 from smnet.patches import write_patches
-from smnet.timing import Setup, seconds_in_a_loop, train_task
+from smnet.timing import Setup, free_cache, seconds_in_a_loop, train_task
 from smnet.training.loading import BatchReader
 from smnet.training.samples import EpochBatches, PatchDataset
 
@@ -53,6 +54,8 @@ def why_skipped(setup: Setup, device: torch.device) -> str | None:
     """What a way needs that is not there."""
     if device.type != "cuda" and (setup.tf32 or setup.cudnn_benchmark):
         return "skipped: needs CUDA"
+    if setup.amp and not has_bf16(device):
+        return "skipped: this device has no bf16"
     if setup.optimizer == "muon" and not setup.channels_last:
         return "skipped: muon needs channels_last"
     return None
@@ -75,13 +78,16 @@ def sweep_steps(
             torch.compiler.reset()  # else after eight graphs PyTorch compiles no more
             compiled_before = graph
         try:
-            yield {**words, "seconds": seconds_in_a_loop(train_task(setup, device), device)}
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+            row: dict = {"seconds": seconds_in_a_loop(train_task(setup, device), device)}
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                row = {"note": "out of memory"}
+            elif setup.compile:  # there is no compiler, say
+                row = {"note": f"failed: {one_line(str(error).splitlines()[0])}"}
+            else:
                 raise
-            yield {**words, "note": "out of memory"}
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        yield {**words, **row}
+        free_cache(device)
 
 
 def sweep_workers(base: Setup, *, time_left: Callable[[], float]) -> Iterator[dict]:

@@ -126,7 +126,7 @@ def measure(
             if math.isnan(value):
                 raise SMNetError(
                     f"{set_name}, {score.name}: {method} gives values that are NaN or infinite "
-                    f"({trained.path}); this set is left out"
+                    f"({trained.path}{', --amp' * args.amp}); this set is left out"
                 )
     return dataclasses.replace(run, scores=scores)
 

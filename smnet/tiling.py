@@ -101,7 +101,7 @@ class Denoiser:
         tile: int | None = None,
         amp: bool = False,
     ):
-        self.model, self.memory, self.tile = for_inference(model.eval()), memory, tile
+        self.model, self.memory, self.tile = for_inference(model.eval(), amp=amp), memory, tile
         self.amp = amp
         self.step, self.smallest = STEP * model.shuffle, SMALLEST * model.shuffle
         self.device = next(model.parameters()).device

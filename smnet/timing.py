@@ -3,23 +3,26 @@
 import contextlib
 import copy
 import dataclasses
+import gc
 import math
 import multiprocessing
 import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import NonLocalBlock, SMNet
-from smnet.devices import autocast, peak_memory, reuse_memory
+from smnet.devices import autocast, is_out_of_memory, peak_memory, reuse_memory
 from smnet.fast import for_inference
 from smnet.training.optimizers import make_optimizers
 
 Task = Callable[[], object]
+Name = TypeVar("Name")
 
 LEAST_SECONDS = 0.05  # of a loop that is timed
 RATES = Namespace(lr=5e-4, betas=(0.9, 0.999), muon_lr=0.01)  # any: they do not change the time
@@ -72,15 +75,14 @@ def plain_reference(model: SMNet) -> SMNet:
 
 
 @contextlib.contextmanager
-def computing(setup: Setup, device: torch.device) -> Iterator[None]:
-    """Within it, PyTorch computes as a setup says."""
+def computing(setup: Setup) -> Iterator[None]:
+    """Within it, cuDNN and cuBLAS compute as a setup says: forwards, backwards and optimizers."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     cudnn.allow_tf32 = matmul.allow_tf32 = setup.tf32
     cudnn.benchmark = setup.cudnn_benchmark
     try:
-        with autocast(device, enabled=setup.amp):
-            yield
+        yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
 
@@ -97,12 +99,12 @@ def forward_task(setup: Setup, device: torch.device) -> Task:
     """One forward without gradients; on a CPU, unless it is compiled, of the fast twin."""
     model, x = network_and_input(setup, device)
     if not (setup.plain or setup.compile):
-        model = for_inference(model)
+        model = for_inference(model, amp=setup.amp)
     forward = torch.compile(model) if setup.compile else model
 
     @torch.no_grad()
     def task() -> Tensor:
-        with computing(setup, device):
+        with computing(setup), autocast(device, enabled=setup.amp):
             return forward(x)
 
     return task
@@ -120,13 +122,14 @@ def train_task(setup: Setup, device: torch.device) -> Task:
     target = torch.rand_like(x)
 
     def step() -> None:
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        with computing(setup, device):
-            output = forward(x)
-        F.mse_loss(output.float(), target).backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        with computing(setup):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            with autocast(device, enabled=setup.amp):
+                output = forward(x)
+            F.mse_loss(output.float(), target).backward()
+            for optimizer in optimizers:
+                optimizer.step()
 
     return step
 
@@ -150,8 +153,17 @@ def network_and_input(setup: Setup, device: torch.device) -> tuple[SMNet, Tensor
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def free_cache(device: torch.device) -> None:
+    """Give back what PyTorch keeps of a GPU's memory for its next tensors."""
+    gc.collect()  # optimizers are in cycles
     if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
+        getattr(torch, device.type).empty_cache()
 
 
 def seconds_of(task: Task, device: torch.device, *, times: int = 1) -> float:
@@ -175,47 +187,56 @@ def seconds_in_a_loop(task: Task, device: torch.device) -> float:
 
 
 def medians(
-    makers: Mapping[str, Callable[[], Task]], *, repeats: int, device: torch.device
-) -> dict[str, float]:
+    makers: Mapping[Name, Callable[[], Task]], *, repeats: int, device: torch.device
+) -> dict[Name, float]:
     """Median seconds of tasks that take turns: A, B, A, B, so that a machine that changes its speed
-    changes all. Each is made for its turn alone, so that no two are in memory together."""
-    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    changes all; nan where one runs out of memory. Each is made for its turn alone, so that no two
+    are in memory together."""
+    seconds: dict[Name, list[float]] = {name: [] for name in makers}
     for _ in range(repeats):
         for name, make in makers.items():
-            seconds[name].append(seconds_in_a_loop(make(), device))
+            try:
+                seconds[name].append(seconds_in_a_loop(make(), device))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                seconds[name].append(math.nan)
+            free_cache(device)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 # ---------------------------------------------------------------------------------- their memory
 
 
-def peak(make: Callable, *words: object, device: torch.device) -> float:
-    """Peak memory in GB of the task that `make(*words, device)` gives, over what PyTorch itself
-    takes; nan if it ran out of memory. Measured in a process of its own.
+def peak(make: Callable[[Setup, torch.device], Task], setup: Setup, device: torch.device) -> float:
+    """Peak memory in GB of the task that `make(setup, device)` gives, over what PyTorch itself
+    takes, measured in a process of its own; nan if it ran out of memory, and of compiled networks
+    on a CPU, where the compiler's own memory would count.
 
-    `make` is a function of a module; for a setup among `words` a small one is run first, which
-    loads the libraries.
+    `make` can be pickled.
     """
+    if setup.compile and device.type == "cpu":
+        return math.nan
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
-    process = context.Process(target=measure_peak, args=(make, words, device, answer))
+    process = context.Process(target=measure_peak, args=(make, setup, device, answer))
     process.start()
     process.join()
-    return float("nan") if process.exitcode else answer.get()
+    return math.nan if process.exitcode else answer.get()
 
 
 def measure_peak(
-    make: Callable, words: tuple, device: torch.device, answer: multiprocessing.Queue
+    make: Callable[[Setup, torch.device], Task],
+    setup: Setup,
+    device: torch.device,
+    answer: multiprocessing.Queue,
 ) -> None:
     """Put into `answer` what `peak` returns."""
     reuse_memory()  # as the scripts do
-    small = [
-        dataclasses.replace(word, size=(32, 32), batchsize=1) if isinstance(word, Setup) else word
-        for word in words
-    ]
-    make(*small, device)()
+    small = dataclasses.replace(setup, size=(32, 32), batchsize=1, compile=False)
+    make(small, device)()  # loads the libraries
     before = peak_memory(device)
-    task = make(*words, device)
+    task = make(setup, device)
     for _ in range(2):
         task()
     answer.put(peak_memory(device, reset=False) - before)

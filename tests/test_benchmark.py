@@ -2,6 +2,7 @@
 no time is asserted."""
 
 import json
+import math
 import time
 
 import pytest
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 
 import benchmark
 from models import SMNet
+from smnet import sweep
 from smnet.peers import PEERS
 from smnet.sweep import ways, why_skipped
-from smnet.timing import TASKS, Setup, plain_reference, seconds_in_a_loop
+from smnet.timing import TASKS, Setup, medians, plain_reference, seconds_in_a_loop
 
 CPU = torch.device("cpu")
 TINY = "--width 4 --size 32 40 --batchsize 2 --repeats 1 --device cpu"
@@ -51,7 +53,10 @@ def test_ours_beside_plain(capsys):
         assert figures[what]["ours"]["peak_gb"] >= 0
     assert benchmark.main([*TINY.split(), "--what", "train", "--amp"]) == 0
     said = capsys.readouterr().out
-    assert "width 4, amp, gray" in said and "times as fast as the plain reference" in said
+    assert (
+        "width 4, gray, 2 x 32x40 pixels, amp" in said
+        and "times as fast as the plain reference" in said
+    )
 
 
 @pytest.mark.slow
@@ -74,8 +79,78 @@ def test_peers_have_the_published_layers(name, gray, rgb):
         assert model(torch.rand(2, channels, 16, 24)).shape == (2, channels, 16, 24)
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("--peers --sweep", "two benchmarks"),
+        ("--peers --size 481 321", "--peers needs sides divisible by 8, not 481x321"),
+        ("--peers --what train", "--what has no meaning for --peers"),
+        ("--sweep --amp", "--amp has no meaning for --sweep"),
+        ("--limit 5", "--limit has no meaning for all but --sweep"),
+    ],
+)
+def test_options_that_do_not_go_together(words, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        benchmark.main(words.split())
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_whole_training_step_is_computed_as_asked(monkeypatch):
+    seen = []
+    flags = torch.backends.cudnn
+    before = flags.allow_tf32, flags.benchmark
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda *args: seen.append((flags.allow_tf32, flags.benchmark)) or step(*args),
+    )
+    setup = Setup(width=4, size=(32, 32), tf32=True, cudnn_benchmark=True)
+    TASKS["train"](setup, CPU)()
+    assert seen == [(True, True)] and (flags.allow_tf32, flags.benchmark) == before
+
+
+def test_what_runs_out_of_memory_is_null():
+    def fail():
+        raise torch.OutOfMemoryError("out of memory")
+
+    seconds = medians({"fits": lambda: lambda: None, "fails": lambda: fail}, repeats=2, device=CPU)
+    assert seconds["fits"] >= 0 and math.isnan(seconds["fails"])
+    assert json.loads(benchmark.as_json({"a": math.nan, "b": 1})) == {"a": None, "b": 1}
+
+
+def test_a_sweep_times_steps_and_reading(monkeypatch):
+    monkeypatch.setattr(sweep, "WORKERS", (0, 1))
+    monkeypatch.setattr(sweep, "READ_FOR", 0.1)
+    monkeypatch.setattr(sweep, "WIDTHS", (4,))
+    base = Setup(channels=3, size=(32, 32), batchsize=2)
+    rows = [*sweep.sweep_workers(base, time_left=lambda: 1)]
+    assert [(row["noise"], row["workers"]) for row in rows] == [
+        ("white", "0"), ("white", "1"), ("camera", "0"), ("camera", "1"),
+    ]  # fmt: skip
+    assert all(row["pictures_per_second"] > 0 for row in rows)
+
+    def fail(setup, device):
+        if setup.compile:
+            raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nmore")
+        if setup.channels_last and setup.amp:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return lambda: None
+
+    monkeypatch.setattr(sweep, "train_task", fail)
+    notes = [row.get("note", "timed") for row in sweep.sweep_steps(base, CPU, time_left=lambda: 1)]
+    counts = {note: notes.count(note) for note in notes}
+    assert counts == {
+        "timed": 4,
+        "out of memory": 2,
+        "failed: InvalidCxxCompiler: no working C++ compiler": 6,
+        "skipped: needs CUDA": 32,
+        "skipped: muon needs channels_last": 4,
+    }
+
+
 def test_a_sweep_says_what_it_leaves_out(capsys):
-    assert benchmark.main([*TINY.split(), "--sweep", "--limit", "0", "--json"]) == 0
+    assert benchmark.main("--sweep --limit 0 --device cpu --size 32 40 --json".split()) == 0
     about, *rows = map(json.loads, capsys.readouterr().out.splitlines())
     assert about["device"] == "cpu" and all("skipped" in row["note"] for row in rows)
     steps = [row for row in rows if "optimizer" in row]

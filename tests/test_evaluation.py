@@ -9,7 +9,7 @@ from helpers import synthetic_planes
 
 from models import SMNet
 from smnet import evaluation
-from smnet.fast import fast
+from smnet.fast import fast, with_float32_output
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, psnr
 
@@ -99,13 +99,26 @@ def test_self_ensemble_is_the_mean_of_eight_orientations():
 @pytest.mark.parametrize("shuffle", [1, 2])
 def test_amp_is_close_and_said(shuffle):
     torch.manual_seed(0)
-    model, x = fast(SMNet(1, 8, shuffle).eval()), torch.rand(1, 60, 68)
+    model, x = with_float32_output(fast(SMNet(1, 8, shuffle).eval())), torch.rand(1, 60, 68)
     protocol = evaluation.Protocol(amp=True)
     with torch.inference_mode():
         for ours, theirs in zip(protocol.denoise(model, x), evaluation.AUTHORS.denoise(model, x)):
             assert ours.dtype == torch.float32 and not torch.equal(ours, theirs)
             assert (ours - theirs).abs().mean() < 0.01
     assert str(protocol) == "amp"
+
+
+@pytest.mark.parametrize("make", [fast, lambda model: model], ids=["twin", "plain"])
+def test_amp_keeps_the_output_in_float32(make):
+    torch.manual_seed(0)
+    model, x = with_float32_output(make(SMNet(1, 8).eval())), torch.rand(1, 60, 68)
+    for protocol in (
+        evaluation.Protocol(amp=True),
+        evaluation.Protocol(amp=True, self_ensemble=True),
+    ):
+        with torch.inference_mode():
+            output = protocol.denoise(model, x)[1]
+        assert output.dtype == torch.float32 and len(output.unique()) > 0.9 * output.numel()
 
 
 def evaluate_one(model: SMNet, **options) -> evaluation.Score:

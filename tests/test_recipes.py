@@ -61,7 +61,7 @@ def test_pictures_of_real_noise_are_laid_out(downloaded, capsys):
 
 def test_missing_sets_and_folders_that_are_there_are_one_line(downloaded):
     assert real_noise.main([]) == 0
-    with pytest.raises(real_noise.SMNetError, match="pairs is there already; give another"):
+    with pytest.raises(real_noise.SMNetError, match="real_noise is there already; remove"):
         real_noise.main([])
     shutil.rmtree(downloaded / "data" / "BSDS500")
     with pytest.raises(real_noise.SMNetError, match="get it: python download.py BSDS500"):

@@ -67,6 +67,13 @@ def test_where_noise_is_cut_off_the_mean_may_change():
     torch.testing.assert_close(keep_brightness(noisy, clean), clean, atol=0.3 / 255, rtol=0)
 
 
+def test_dark_tones_in_strong_noise_are_not_made_brighter():
+    generator = torch.Generator().manual_seed(1)
+    clean = 0.12 + 0.1 * torch.rand(1, 200, 300, generator=generator)
+    noisy = (clean + 50 / 255 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+    assert torch.equal(keep_brightness(noisy, clean), clean)
+
+
 def test_small_pictures_change_by_one_grey_level_at_most():
     noisy, denoised = torch.full((3, 1, 1), 0.6), torch.full((3, 1, 1), 0.5)
     assert torch.equal(keep_brightness(noisy, denoised), denoised + 1 / 255)

@@ -56,8 +56,9 @@ def test_any_size_in_tiles(height, width):
 def test_amp_is_close():
     torch.manual_seed(0)
     model, x = SMNet(1, 8), torch.rand(1, 60, 68)
-    difference = Denoiser(model, amp=True)(x) - Denoiser(model)(x)
-    assert difference.dtype == torch.float32 and 0 < difference.abs().mean() < 0.01
+    ours, theirs = Denoiser(model, amp=True)(x), Denoiser(model)(x)
+    assert ours.dtype == torch.float32 and 0 < (ours - theirs).abs().mean() < 0.01
+    assert len(ours.unique()) > 0.9 * ours.numel()  # in bf16 there would be some hundred
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from smnet.images import Picture, to_float
 from smnet.metrics import baselines, psnr
 from smnet.patches import read_pictures
 from smnet.sheets import sheet
+from smnet.strength import keep_brightness
 from smnet.tiling import Denoiser
 from utils import SMNetError, load_model, make_folder, replacing
 
@@ -66,7 +67,8 @@ def row_of(picture: Picture, networks: dict[str, Denoiser]) -> list[tuple[str, T
     """The panels of one pair: (label, (3, H, W))."""
     clean, noisy = to_float(picture.clean), to_float(picture.noisy)
     results = {"noisy": noisy, **baselines(clean, noisy, None)}
-    results |= {name: network(noisy).clamp(0, 1) for name, network in networks.items()}
+    for name, network in networks.items():
+        results[name] = keep_brightness(noisy, network(noisy)).clamp(0, 1)  # as denoise.py
     panels = [
         (f"{name}, {psnr(clean, result):.1f} dB", middle(result))
         for name, result in results.items()

@@ -20,12 +20,13 @@ import argparse
 import shutil
 from pathlib import Path
 
-import cv2
 from PIL import Image
 
 from smnet.cli import make_parser, run_script
 from smnet.dataset_building import hold_out_pictures, training_files
+from smnet.images import find_pictures, read_picture, to_float, write_picture
 from smnet.pairs import find_pairs, hold_out
+from smnet.patches import shrink_by
 from utils import SMNetError, make_folder
 
 SHRINK = 3  # pixels a side that become one
@@ -46,14 +47,16 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("PolyU", "PolyU_full", "BSDS500", "Unsplash"):
         if not (data / name).is_dir():
             raise SMNetError(f"{data / name} is missing; get it: python download.py {name}")
+    if output.exists():
+        raise SMNetError(f"{output} is there already; remove it, or give another --output")
+    unfinished = make_folder(output.with_name(f"{output.name}.unfinished"))
     for name in ("pairs", "val_pairs", "photos", "val_photos", "val_saturated"):
-        if (output / name).exists():
-            raise SMNetError(f"{output / name} is there already; give another --output")
-        make_folder(output / name)
-    lay_out_crops(data / "PolyU", output)
-    lay_out_frames(data / "PolyU_full", output)
-    lay_out_bsds(data / "BSDS500", output)
-    lay_out_unsplash(data / "Unsplash", output)
+        make_folder(unfinished / name)
+    lay_out_crops(data / "PolyU", unfinished)
+    lay_out_frames(data / "PolyU_full", unfinished)
+    lay_out_bsds(data / "BSDS500", unfinished)
+    lay_out_unsplash(data / "Unsplash", unfinished)
+    unfinished.rename(output)
     for folder in sorted(output.iterdir()):
         print(f"{folder}: {len(list(folder.iterdir()))} files")
     return 0
@@ -115,7 +118,7 @@ def lay_out_bsds(folder: Path, output: Path) -> None:
 
 def lay_out_unsplash(folder: Path, output: Path) -> None:
     """Unsplash, shrunk: its large pictures have noise and JPEG artefacts."""
-    for path in sorted(folder.iterdir()):
+    for path in find_pictures(folder):
         held_out = path.name.startswith(SATURATED)
         kind = "val_saturated" if held_out else "photos"
         target = output / kind / f"unsplash_{path.stem}.png"
@@ -124,14 +127,11 @@ def lay_out_unsplash(folder: Path, output: Path) -> None:
 
 def shrink(source: Path, target: Path, *, middle: int | None = None) -> None:
     """Write a picture shrunk by `SHRINK`, or the middle of that."""
-    picture = cv2.imread(str(source), cv2.IMREAD_COLOR)
-    height, width = (side // SHRINK for side in picture.shape[:2])
-    picture = picture[: height * SHRINK, : width * SHRINK]
-    picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    picture = shrink_by(read_picture(source, 3), SHRINK)
     if middle:
-        top, left = (max(0, (side - middle) // 2) for side in (height, width))
-        picture = picture[top : top + middle, left : left + middle]
-    cv2.imwrite(str(target), picture)
+        top, left = (max(0, (side - middle) // 2) for side in picture.shape[1:])
+        picture = picture[:, top : top + middle, left : left + middle]
+    write_picture(target, to_float(picture))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ def announce(learner: Learner, train_set: PatchDataset, *, name: str) -> None:
     args, done = learner.args, learner.done
     if train_set.real:
         print(f"{noise_added(train_set, args)}; the validation is on the pairs in {args.val_h5}")
+    elif train_set.clean:
+        print(noise_added(train_set, args))
     processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
     parameters = sum(p.numel() for p in learner.model.parameters())
     print(
@@ -40,9 +42,11 @@ def noise_added(train_set: PatchDataset, args: argparse.Namespace) -> str:
     """What noise the crops get, where some of it is real or a camera's."""
     if train_set.only_pairs:
         return f"{', '.join(args.train_h5)} holds pairs of real noise: no noise is added"
-    share = f"{args.camera:.0%} of the crops that are no pairs"
-    none = f"{args.clean:.0%} none, " if args.clean else ""
-    return f"{share} get a camera's noise, {none}the others white noise"
+    shares = [(args.camera, "get a camera's noise"), (args.clean, "stay clean")]
+    words = [f"{share:.0%} {what}" for share, what in shares if share]
+    pairs = any(file.pairs for file in train_set.files)
+    crops = "of the crops that are no pairs" if pairs else "of the crops"
+    return f"{crops} {', '.join([*words, 'the others get white noise'])}"
 
 
 def memory_advice(learner: Learner) -> str | None:

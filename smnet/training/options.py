@@ -31,8 +31,8 @@ OPTIONS = [
     Option("noiseL_range", SIGMA, ("LOW", "HIGH"),
            "sigma of the training noise is uniform in this range, grey levels 0-255", nargs=2),
     Option("camera", number(float, 0, 1), "SHARE",
-           "share of the crops, pairs left out, that get a camera's noise, 0-1; the others get "
-           "white noise"),
+           "share of the crops, pairs left out, that get a camera's noise, 0-1; white noise is for "
+           "those that get neither this nor --clean"),
     Option("clean", number(float, 0, 1), "SHARE",
            "share of the crops, pairs left out, that get no noise, 0-1, so that clean pictures "
            "are left alone"),
@@ -110,7 +110,8 @@ def parse_args(argv: list[str] | None, *, description: str, defaults: dict) -> a
     check_start(parser, read)
     if read.get("camera", 0) + read.get("clean", 0) > 1:
         parser.error(
-            f"--camera {read['camera']:g} and --clean {read['clean']:g} are more than all crops"
+            f"--camera {read['camera']:g} and --clean {read['clean']:g} are shares of the same "
+            "crops: together they may be at most 1"
         )
     if read["width"] % 2:
         parser.error(f"--width {read['width']} is odd: it must be even")

@@ -26,7 +26,8 @@ FIXED = (
     "betas",
     "averaged",  # --ema above 0
 )
-OFF = {"loss": "mse"}  # what younger settings were before they were there; else False or 0
+# What younger settings were before they were there; else False.
+OFF = {"loss": "mse", "camera": 0.0, "clean": 0.0}
 # On these it may differ; what changed is said.
 CHANGEABLE = (
     "epochs",
@@ -127,7 +128,7 @@ def change(key: str, before: dict, now: dict) -> str:
         return f"an epoch had {before[key]} samples, has now {now[key]} (--train_h5, --draws)"
     if key == "averaged":
         return f"--ema was {before['ema']:g}, is now {now['ema']:g}"
-    return f"--{key} was {before.get(key, False)}, is now {now[key]}"
+    return f"--{key} was {before.get(key, OFF.get(key, False))}, is now {now[key]}"
 
 
 def noise_in_words(noise_range: list[float] | None) -> str:
