@@ -127,6 +127,19 @@ def test_ema_on_or_off_is_refused_in_plain_words(train_args, tmp_path):
         train_gray.main([*train_args, "--resume"])
 
 
+def test_shares_of_clean_crops_are_said_and_do_not_change(train_args, tmp_path, capsys):
+    train_gray_blind.main([*train_args, "--epochs", "1", "--clean", "0.3"])
+    assert "of the crops, 30% stay clean, the others get white noise" in capsys.readouterr().out
+    with pytest.raises(SMNetError, match="--clean was 0.3, is now 0.0"):
+        train_gray_blind.main([*train_args, "--resume"])
+    train_gray_blind.main([*train_args, "--epochs", "1", "--overwrite"])
+    with pytest.raises(SMNetError, match="--clean was 0.0, is now 0.3"):
+        train_gray_blind.main([*train_args, "--resume", "--clean", "0.3"])
+    with pytest.raises(SystemExit):
+        train_gray_blind.main([*train_args, "--camera", "0.6", "--clean", "0.5"])
+    assert "together they may be at most 1" in capsys.readouterr().err
+
+
 def test_a_states_weights_are_its_average(train_args, tmp_path, capsys):
     train_gray.main([*train_args, "--epochs", "1", "--ema", "0.9"])
     state, average = state_file(tmp_path), final_weights(tmp_path, "model_gray_L25_1.pth")

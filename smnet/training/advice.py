@@ -46,7 +46,7 @@ def noise_added(train_set: PatchDataset, args: argparse.Namespace) -> str:
     words = [f"{share:.0%} {what}" for share, what in shares if share]
     pairs = any(file.pairs for file in train_set.files)
     crops = "of the crops that are no pairs" if pairs else "of the crops"
-    return f"{crops} {', '.join([*words, 'the others get white noise'])}"
+    return f"{crops}, {', '.join([*words, 'the others get white noise'])}"
 
 
 def memory_advice(learner: Learner) -> str | None:
