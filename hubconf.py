@@ -54,13 +54,26 @@ def smnet_rgb(sigma: float = 25, device: str | torch.device = "cpu") -> models.S
     return _shipped(3, sigma, device)
 
 
-def _shipped(channels: int, sigma: float | None, device: str | torch.device) -> models.SMNet:
-    """The network for a noise level (None: blind) on a device, as `torch.device` takes.
+def smnet_gray_real(device: str | torch.device = "cpu") -> models.SMNet:
+    """Gray photographs, the noise of cameras."""
+    return _shipped(1, None, device, real=True)
+
+
+def smnet_rgb_real(device: str | torch.device = "cpu") -> models.SMNet:
+    """RGB photographs, the noise of cameras."""
+    return _shipped(3, None, device, real=True)
+
+
+def _shipped(
+    channels: int, sigma: float | None, device: str | torch.device, *, real: bool = False
+) -> models.SMNet:
+    """The network for a noise level (None: blind, or real noise) on a device, as `torch.device`
+    takes.
 
     Raises:
         SMNetError: there are no such weights in pretrained/.
     """
-    file = utils.shipped_file(channels, None if sigma is None else float(sigma))
+    file = utils.shipped_file(channels, None if sigma is None else float(sigma), real=real)
     if not file.is_file():
         there = sorted(path.stem for path in utils.PRETRAINED.glob("*.pth"))
         raise utils.SMNetError(

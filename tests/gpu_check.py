@@ -237,9 +237,9 @@ def scripts(device: torch.device) -> dict:
 
 
 CHECKS: dict[str, tuple[Callable[[torch.device], dict], int]] = {  # seconds on a GPU
-    "forward": (forward, 60), "golden": (golden, 60), "modes": (modes, 180),
-    "restart": (restart, 90), "attention": (attention, 30), "tiles": (tiles, 30),
-    "loop": (loop, 30), "scripts": (scripts, 60),
+    "forward": (forward, 80), "golden": (golden, 60), "modes": (modes, 180),
+    "restart": (restart, 90), "attention": (attention, 20), "tiles": (tiles, 30),
+    "loop": (loop, 20), "scripts": (scripts, 60),
 }  # fmt: skip
 
 

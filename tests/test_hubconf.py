@@ -21,13 +21,18 @@ def test_torch_hub(packed):
         and not model.training
         and model(torch.rand(1, 1, 30, 30)).shape == (1, 1, 30, 30)
     )
-    assert {"smnet_gray", "smnet_rgb", "smnet_gray_blind", "smnet_rgb_blind"} == {
+    kinds = ("", "_blind", "_real")
+    assert {f"smnet_{color}{kind}" for color in ("gray", "rgb") for kind in kinds} == {
         name for name, value in vars(hubconf).items() if callable(value) and name[0] != "_"
     }  # what torch.hub lists
     with pytest.raises(
         SMNetError, match="rgb_L25.pth does not come with SMNet; in .*shipped there are gray_B"
     ):
         torch.hub.load(root, "smnet_rgb", source="local", sigma=25)
+    with pytest.raises(SMNetError, match="gray_R.pth does not come with SMNet"):
+        torch.hub.load(root, "smnet_gray_real", source="local")
+    shutil.copy(packed / "gray_B.pth", packed / "gray_R.pth")
+    assert torch.hub.load(root, "smnet_gray_real", source="local").channels == 1
 
 
 @pytest.mark.slow
