@@ -55,6 +55,31 @@ WAYS = ("amp", "tf32", "compile")  # options of the train scripts that are timed
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command; returns 0."""
+    args = parse_args(argv)
+    device = pick_device(args.device)
+    size, names = tuple(args.size), ("channels", "width", "shuffle", "batchsize", *WAYS)
+    setup = Setup(size=size, **{name: getattr(args, name) for name in names})
+
+    if args.sweep:
+        for row in sweep(setup, device, limit=args.limit):
+            print(json.dumps(row) if args.json else row_in_words(row), flush=True)
+        return 0
+    if args.peers:
+        figures = compare_with_peers(setup, device, repeats=args.repeats)
+        print(as_json(figures) if args.json else peers_in_words(figures))
+        return 0
+    work = multiply_adds(SMNet(args.channels, args.width, args.shuffle), *args.size)
+    figures = {"multiply_adds_per_pixel": work / (args.size[0] * args.size[1])}
+    figures |= measured_on(device)
+    for what in TASKS if args.what == "all" else (args.what,):
+        figures[what] = measure(what, work, setup, device, repeats=args.repeats)
+    print(as_json(figures) if args.json else report(figures, setup))
+    return 0
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = make_parser(__doc__)
     option, shown = parser.add_argument, "(default: %(default)s)"
     whole, flag = number(int, 1), argparse.BooleanOptionalAction
@@ -84,25 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.width % 2:
         parser.error(f"--width {args.width} is odd: it must be even")
     check_benchmark(parser, args)
-    device = pick_device(args.device)
-    size, names = tuple(args.size), ("channels", "width", "shuffle", "batchsize", *WAYS)
-    setup = Setup(size=size, **{name: getattr(args, name) for name in names})
-
-    if args.sweep:
-        for row in sweep(setup, device, limit=args.limit):
-            print(json.dumps(row) if args.json else row_in_words(row), flush=True)
-        return 0
-    if args.peers:
-        figures = compare_with_peers(setup, device, repeats=args.repeats)
-        print(as_json(figures) if args.json else peers_in_words(figures))
-        return 0
-    work = multiply_adds(SMNet(args.channels, args.width, args.shuffle), *args.size)
-    figures = {"multiply_adds_per_pixel": work / (args.size[0] * args.size[1])}
-    figures |= measured_on(device)
-    for what in TASKS if args.what == "all" else (args.what,):
-        figures[what] = measure(what, work, setup, device, repeats=args.repeats)
-    print(as_json(figures) if args.json else report(figures, setup))
-    return 0
+    return args
 
 
 def check_benchmark(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
