@@ -199,7 +199,7 @@ def sample_pictures(names: tuple[str, ...], channels: int) -> list[Picture]:
 
 def to_float(picture: np.ndarray) -> Tensor:
     """uint8 (C, H, W) array -> float32 tensor in [0, 1]."""
-    return torch.from_numpy(picture).float() / 255
+    return torch.tensor(picture, dtype=torch.float32) / 255  # copies: it may be read-only
 
 
 def to_uint8(picture: Tensor) -> np.ndarray:

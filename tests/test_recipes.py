@@ -1,5 +1,6 @@
 """docs/recipes and docs/figures: what they lay out and draw, from small pictures."""
 
+import json
 import shutil
 
 import cv2
@@ -10,7 +11,7 @@ from helpers import save_model, synthetic_picture, write_folder
 from PIL import Image
 
 import dataset
-from docs.figures import draw_real_noise
+from docs.figures import draw_quality_time, draw_real_noise
 from docs.recipes import real_noise
 from smnet.images import find_pictures
 
@@ -82,3 +83,15 @@ def test_real_noise_is_drawn(downloaded):
     assert drawn.std() > 20
     with pytest.raises(draw_real_noise.SMNetError, match="no pair named nobody; there are scene"):
         draw_real_noise.main(["val_pairs.h5", "--names", "nobody", "--weights", "a.pth"])
+
+
+def test_quality_is_drawn_over_time(packed_run, tmp_path, capsys):
+    rows = [{"network": name, "seconds": t} for name, t in (("FFDNet", 1), ("DnCNN", 4))]
+    for name in ("SMNet, width 4", "SMNet, width 6"):
+        ours = {"network": name, "seconds": 2}
+        (tmp_path / f"{name[-1]}.json").write_text(json.dumps({"rows": [*rows, ours]}))
+    words = [f"{tmp_path}/4.json", "--pretrained", f"{packed_run}/r.json", "--output", "."]
+    assert draw_quality_time.main([*words[:-1], str(tmp_path)]) == 0
+    assert Image.open(tmp_path / "quality_time.png").size[0] > 300
+    with pytest.raises(draw_quality_time.SMNetError, match="no PSNR of SMNet, width 6; give"):
+        draw_quality_time.main([f"{tmp_path}/6.json", *words[1:]])
