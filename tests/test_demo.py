@@ -214,6 +214,7 @@ def page(tmp_path, networks):
 REQUEST = SimpleNamespace(session_hash="a")
 
 
+@pytest.mark.slow  # Gradio takes seconds to import
 def test_what_the_page_says(page):
     Path("<b>.png").write_bytes(b"no picture")
     page.take_upload("<b>.png", REQUEST)
@@ -230,6 +231,7 @@ def test_what_the_page_says(page):
     assert "Stopped." in page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0]
 
 
+@pytest.mark.slow  # Gradio takes seconds to import
 def test_a_full_disk_is_one_line(page, monkeypatch):
     import gradio
 
@@ -246,6 +248,7 @@ def test_a_full_disk_is_one_line(page, monkeypatch):
     assert said == '<p class="error">cannot write the result: No space left on device</p>'
 
 
+@pytest.mark.slow  # Gradio takes seconds to import
 def test_the_page_says_which_network_is_for_photographs(page):
     from smnet.demo.layout import introduction
 
@@ -254,6 +257,7 @@ def test_the_page_says_which_network_is_for_photographs(page):
     assert "no network trained on photographs" in without and "no network" not in there
 
 
+@pytest.mark.slow  # Gradio takes seconds to import
 def test_an_address_of_the_web_is_no_upload(page, tmp_path, monkeypatch):
     import gradio
 

@@ -43,6 +43,7 @@ def test_continuing_gives_the_same_bits(train_args, tmp_path, options, workers, 
     assert without_time(straight_log) == without_time(log_lines(tmp_path / "b"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--resume"], ["-c", "2"], ["--resume", "--workers", "2"]], ids=" ".join
 )

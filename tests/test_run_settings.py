@@ -24,6 +24,7 @@ def state_file(folder: Path, run: str = "model_gray_L25") -> Path:
     return folder / "weights" / f"{run}_state.pth"
 
 
+@pytest.mark.slow
 def test_states_of_earlier_versions_resume_to_the_same_bits(train_args, tmp_path, capsys):
     """They say nothing of data, start or TensorBoard's points."""
     train_gray.main(train_args)

@@ -135,6 +135,7 @@ def test_a_known_level_is_the_blind_one_with_low_equal_high(train_args, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_accumulation_changes_nothing_but_rounding(train_args, tmp_path):
     train_gray.main(train_args)
     train_gray.main([*train_args, *folders(tmp_path / "b"), "--accumulate", "3"])
