@@ -6,7 +6,7 @@ from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B (ITU-R BT.601)
 
-LEAST_MARGIN = 0.1  # from black and white within which noise may be cut off, or three times its std
+LEAST_MARGIN = 0.01  # from black and white where noise may be cut off; or three times its std
 GREATEST_SHIFT = 1 / 255  # of a channel that is a network's; in small pictures more is noise's
 
 

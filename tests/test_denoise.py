@@ -69,7 +69,7 @@ def test_who_reads_the_output_may_stop(work):
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(
-        [sys.executable, denoise.__file__, "a.png"],
+        [sys.executable, denoise.__file__, "a.png", "--blind"],
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
