@@ -79,8 +79,9 @@ def draw(times: dict[str, float], quality: dict[str, float]) -> plt.Figure:
         axes.plot(time, quality[name], "o" if ours else "s", color="C3" if ours else "C0")
         axes.annotate(name, (time, quality[name]), (6, 4), textcoords="offset points")
     axes.set(xscale="log", xlabel="seconds of a forward, DnCNN's = 1", ylabel="PSNR in dB")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(f"{SET}, sigma {SIGMA:g}, gray; a CPU", fontsize="medium")
-    axes.margins(0.2)
+    axes.margins(0.25)
     axes.grid(alpha=0.3)
     return figure
 
