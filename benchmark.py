@@ -216,13 +216,14 @@ def compare_with_peers(setup: Setup, device: torch.device, *, repeats: int) -> d
     layouts = [replace(setup, channels_last=channels_last) for channels_last in (False, True)]
     tasks = {(ours, setup): TASKS["forward"]}
     tasks |= {(name, way): partial(forward_of_peer, name) for name in PEERS for way in layouts}
-    peaks = {key: peak(task, key[1], device) for key, task in tasks.items()}
     makers = {key: partial(task, key[1], device) for key, task in tasks.items()}
     seconds = medians(makers, repeats=repeats, device=device)
     rows = []
     for name in (ours, *PEERS):
         key = min((key for key in tasks if key[0] == name), key=seconds.__getitem__)
-        rows.append({"network": name, "seconds": seconds[key], "peak_gb": peaks[key]})
+        rows.append(
+            {"network": name, "seconds": seconds[key], "peak_gb": peak(tasks[key], key[1], device)}
+        )
     return {"pictures": in_words(setup), **measured_on(device), "rows": rows}
 
 

@@ -94,6 +94,20 @@ def peak_memory(device: torch.device, *, reset: bool = True) -> float:
     return 0.0
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give back what PyTorch keeps of a GPU's memory for its next tensors."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).empty_cache()
+
+
 def free_memory(device: torch.device) -> float:
     """GB free for this process."""
     if device.type == "cuda":

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import SMNet
-from smnet.devices import autocast
+from smnet.devices import autocast, synchronize
 from smnet.fast import for_inference
 from smnet.images import Picture, to_float, to_uint8
 from smnet.metrics import add_test_noise, baselines, luma, psnr, ssim
@@ -182,11 +182,7 @@ def measure_picture(
 
 def clock(model: SMNet) -> float:
     """Seconds, read once the model's device has done all that it was given."""
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    synchronize(next(model.parameters()).device)
     return time.perf_counter()
 
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from smnet.devices import autocast
-from smnet.timing import Setup, Task, computing
+from smnet.timing import Setup, Task, random_pictures, run_forward
 
 MULTIPLE = 8  # of which the sides of a picture must be for all of them
 
@@ -106,14 +105,5 @@ PEERS: dict[str, Callable[[int], nn.Module]] = {
 
 def forward_of_peer(name: str, setup: Setup, device: torch.device) -> Task:
     """One forward of `PEERS[name]`, without gradients, of pictures as a setup has them."""
-    memory_format = torch.channels_last if setup.channels_last else torch.contiguous_format
-    model = PEERS[name](setup.channels).to(device, memory_format=memory_format)
-    x = torch.rand(setup.batchsize, setup.channels, *setup.size, device=device)
-    x = x.contiguous(memory_format=memory_format)
-
-    @torch.no_grad()
-    def task() -> Tensor:
-        with computing(setup), autocast(device, enabled=setup.amp):
-            return model(x)
-
-    return task
+    model = PEERS[name](setup.channels).to(device, memory_format=setup.memory_format)
+    return run_forward(model, random_pictures(setup, device), setup, device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models import SMNet
-from smnet.devices import autocast, free_memory, is_out_of_memory
+from smnet.devices import autocast, empty_cache, free_memory, is_out_of_memory
 from smnet.fast import for_inference
 from utils import SMNetError
 
@@ -166,6 +166,5 @@ class Denoiser:
                     "try --device cpu"
                 )
             self.limit = max(max(height, width) // 2 // self.step * self.step, self.smallest)
-            if self.device.type in ("cuda", "mps"):
-                getattr(torch, self.device.type).empty_cache()
+            empty_cache(self.device)
         return self(piece)

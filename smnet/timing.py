@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import NonLocalBlock, SMNet
-from smnet.devices import autocast, is_out_of_memory, peak_memory, reuse_memory
+from smnet.devices import (
+    autocast,
+    empty_cache,
+    is_out_of_memory,
+    peak_memory,
+    reuse_memory,
+    synchronize,
+)
 from smnet.fast import for_inference
 from smnet.training.optimizers import make_optimizers
 
@@ -44,6 +51,10 @@ class Setup:
     compile: bool = False
     cudnn_benchmark: bool = False
     optimizer: str = "adam"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def reference(self) -> "Setup":
         """The same network and input, computed plainly in float32."""
@@ -100,12 +111,16 @@ def forward_task(setup: Setup, device: torch.device) -> Task:
     model, x = network_and_input(setup, device)
     if not (setup.plain or setup.compile):
         model = for_inference(model, amp=setup.amp)
-    forward = torch.compile(model) if setup.compile else model
+    return run_forward(torch.compile(model) if setup.compile else model, x, setup, device)
+
+
+def run_forward(model: Callable, x: Tensor, setup: Setup, device: torch.device) -> Task:
+    """One forward of any network, without gradients."""
 
     @torch.no_grad()
     def task() -> Tensor:
         with computing(setup), autocast(device, enabled=setup.amp):
-            return forward(x)
+            return model(x)
 
     return task
 
@@ -143,27 +158,22 @@ def network_and_input(setup: Setup, device: torch.device) -> tuple[SMNet, Tensor
     model = SMNet(setup.channels, setup.width, setup.shuffle).to(device)
     if setup.plain:
         model = plain_reference(model)
-    memory_format = torch.channels_last if setup.channels_last else torch.contiguous_format
+    return model.to(memory_format=setup.memory_format), random_pictures(setup, device)
+
+
+def random_pictures(setup: Setup, device: torch.device) -> Tensor:
+    """The input that a setup says, (N, C, H, W) in [0, 1)."""
     x = torch.rand(setup.batchsize, setup.channels, *setup.size, device=device)
-    return model.to(memory_format=memory_format), x.contiguous(memory_format=memory_format)
+    return x.contiguous(memory_format=setup.memory_format)
 
 
 # ---------------------------------------------------------------------------------- their time
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def free_cache(device: torch.device) -> None:
-    """Give back what PyTorch keeps of a GPU's memory for its next tensors."""
+    """Give back the memory of the turn before."""
     gc.collect()  # optimizers are in cycles
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).empty_cache()
+    empty_cache(device)
 
 
 def seconds_of(task: Task, device: torch.device, *, times: int = 1) -> float:
