@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
+import tensorboardX.event_file_writer
 import tensorboardX.record_writer
 import torch
 from tensorboardX.proto.event_pb2 import Event
@@ -66,6 +67,15 @@ def test_flushed_points_are_in_the_file(tmp_path):
     again = EventWriter(tmp_path, first_step=16, to_disk=True, points=writer.points)
     again.close()  # written again, and hidden where it was
     assert points(tmp_path) == {10: 0.5}
+
+
+def test_a_restart_within_the_same_second_keeps_the_file_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboardX.event_file_writer.time, "time", lambda: 1_700_000_000.0)
+    for step in (1, 2):
+        writer = EventWriter(tmp_path, first_step=step, to_disk=True)
+        writer.scalars({"train/loss": step / 2}, step)
+        writer.close()
+    assert points(tmp_path) == {1: 0.5, 2: 1.0}
 
 
 @pytest.mark.slow

@@ -37,7 +37,8 @@ class EventWriter:
         if not to_disk:
             return
         try:
-            self.writer = EventsWriter(str(folder / "events"))
+            # tensorboardX names a file by the second: a quick restart would replace the one before
+            self.writer = EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns()}")
         except OSError as error:
             raise self.failure(error) from None
         again: list[Point] = [(tag, value, step) for tag, value, step in points or []]
