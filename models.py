@@ -190,10 +190,10 @@ class NoiseMemory(nn.Module):
 
 
 def unpool(x: Tensor, indices: Tensor, like: Tensor) -> Tensor:
-    """The inverse of 2x2 max pooling: (N, C, h, w) -> the shape of `like`, zero elsewhere."""
+    """The inverse of 2x2 max pooling: (N, C, h, w) -> the shape and memory format of `like`."""
     # Not by `max_unpool2d`, since ONNX has no unpooling to a free size.
-    plane = x.new_zeros(like.shape).flatten(2)
-    return plane.scatter(2, indices.flatten(2), x.flatten(2)).view_as(like)
+    plane = torch.zeros_like(like.flatten(2), dtype=x.dtype)
+    return plane.scatter_(2, indices.flatten(2), x.flatten(2)).view_as(like)
 
 
 class ImageMemory(nn.Module):

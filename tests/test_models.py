@@ -204,7 +204,8 @@ def test_unpooling_is_the_inverse_of_max_pooling(height, width, memory_format):
     x = torch.rand(2, 3, height, width).contiguous(memory_format=memory_format)
     pooled, indices = F.max_pool2d(x, 2, return_indices=True)
     expected = F.max_unpool2d(pooled, indices, 2, output_size=(height, width))
-    assert torch.equal(models.unpool(pooled, indices, x), expected)
+    unpooled = models.unpool(pooled, indices, x)
+    assert torch.equal(unpooled, expected) and unpooled.is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize("height, width", [(28, 28), (31, 45)])
