@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -75,6 +76,20 @@ def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=enabled)
 
 
+@contextlib.contextmanager
+def cuda_kernels(*, tf32: bool, benchmark: bool) -> Iterator[None]:
+    """Within it, float32 products on CUDA may have 10-bit mantissas (`tf32`), and cuDNN times its
+    kernels for every new shape (`benchmark`)."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32 = matmul.allow_tf32 = tf32
+    cudnn.benchmark = benchmark
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
 def peak_memory(device: torch.device, *, reset: bool = True) -> float:
     """Peak memory in GB: of PyTorch's tensors on CUDA, else of this process; 0 where the system
     does not tell.
@@ -111,8 +126,7 @@ def empty_cache(device: torch.device) -> None:
 def free_memory(device: torch.device) -> float:
     """GB free for this process."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # by PyTorch, for its next tensors
+        # what PyTorch keeps for its next tensors
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
     return psutil.virtual_memory().available / 1e9

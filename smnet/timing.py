@@ -1,6 +1,5 @@
 """What benchmark.py times, and how: networks, training steps, and loops of them that take turns."""
 
-import contextlib
 import copy
 import dataclasses
 import gc
@@ -9,7 +8,7 @@ import multiprocessing
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from models import NonLocalBlock, SMNet
 from smnet.devices import (
     autocast,
+    cuda_kernels,
     empty_cache,
     is_out_of_memory,
     peak_memory,
@@ -85,19 +85,6 @@ def plain_reference(model: SMNet) -> SMNet:
     return plain
 
 
-@contextlib.contextmanager
-def computing(setup: Setup) -> Iterator[None]:
-    """Within it, cuDNN and cuBLAS compute as a setup says: forwards, backwards and optimizers."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
-    cudnn.allow_tf32 = matmul.allow_tf32 = setup.tf32
-    cudnn.benchmark = setup.cudnn_benchmark
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
-
-
 def conv_task(memory_format: torch.memory_format, setup: Setup, device: torch.device) -> Task:
     """The machine's yardstick: one 3x3 convolution, 256 -> 64 channels, without gradients."""
     x = torch.randn(setup.batchsize, 256, *setup.size, device=device)
@@ -119,7 +106,10 @@ def run_forward(model: Callable, x: Tensor, setup: Setup, device: torch.device) 
 
     @torch.no_grad()
     def task() -> Tensor:
-        with computing(setup), autocast(device, enabled=setup.amp):
+        with (
+            cuda_kernels(tf32=setup.tf32, benchmark=setup.cudnn_benchmark),
+            autocast(device, enabled=setup.amp),
+        ):
             return model(x)
 
     return task
@@ -137,7 +127,7 @@ def train_task(setup: Setup, device: torch.device) -> Task:
     target = torch.rand_like(x)
 
     def step() -> None:
-        with computing(setup):
+        with cuda_kernels(tf32=setup.tf32, benchmark=setup.cudnn_benchmark):
             for optimizer in optimizers:
                 optimizer.zero_grad()
             with autocast(device, enabled=setup.amp):

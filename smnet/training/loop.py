@@ -122,12 +122,14 @@ def train(
         points=files.points,
     )
     try:
-        with reader, StopRequest() as stop:
+        exact = devices.cuda_kernels(tf32=False, benchmark=False)  # for validation
+        with exact, reader, StopRequest() as stop:
             run = Run(learner, files, reader, writer, stop)
             while done.step < learner.total_steps or not done.closed:
                 batches.epoch, batches.skip = done.epoch, done.batch
                 if learner.steps_left_in_epoch():  # none where a run was interrupted in validation
-                    with training_backends(tf32=args.tf32):
+                    # cuDNN may time its kernels here, since shapes are fixed.
+                    with devices.cuda_kernels(tf32=args.tf32, benchmark=True):
                         train_epoch(run)
                 with stop.at_once(), saved_if_data_fail(run), reader.at_once():
                     score = validate(learner, val_pictures)
@@ -141,19 +143,6 @@ def train(
                 run.speed = 0.0
     finally:
         writer.close()
-
-
-@contextmanager
-def training_backends(*, tf32: bool) -> Iterator[None]:
-    """Within the block float32 products on CUDA may have 10-bit mantissas (`tf32`), and cuDNN times
-    its kernels, since shapes are fixed; outside, in validation, neither holds."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    cudnn.allow_tf32 = matmul.allow_tf32 = tf32
-    cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = False
 
 
 @contextmanager
