@@ -103,7 +103,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--limit", type=number(float, 0), metavar="SECONDS", help=f"{text} {shown}")
     option("--repeats", type=whole, metavar="N", help=f"turns of each {shown}")
     option("--device", metavar="NAME", help=f"auto, cpu, cuda, cuda:1 or mps {shown}")
-    option("--json", action="store_true", help="print the figures as JSON, of a sweep a row a line")
+    option("--json", action="store_true", help="print the results as JSON, of a sweep a row a line")
     parser.set_defaults(**DEFAULTS)
     args = parser.parse_args(argv)
     if args.width % 2:

@@ -107,7 +107,7 @@ def advise_on_weights(
     shipped = [file.stem for file in sorted(utils.PRETRAINED.glob(f"{color}_*.pth"))]
     also = f" ({utils.PRETRAINED} has {', '.join(shipped)})" if shipped else ""
     if noiseL is not None:
-        also += "; the blind network will do, too: leave out --noiseL, or give test_*.py --mode B"
+        also += "; the blind network will do, too: denoise.py --blind, or test_*.py --mode B"
     return (
         f"{describe(there, weights_dir)}. Train them: python {command}, or give --weights FILE"
         f"{also}"

@@ -4,9 +4,9 @@
     python -m docs.recipes.real_noise                      # data/ -> data/real_noise/
     cd data/real_noise
     python ../../dataset.py --train_dir pairs --val_dir val_pairs --pairs "*_real*" "*_mean*"
-    python ../../dataset.py --train_dir photos --val_dir val_photos
+    python ../../dataset.py --train_dir photos --val_dir val_photos --train_h5 photos.h5
 
-Writes four folders. No scene of val_pairs is in pairs or photos, in crops or in full frames:
+Writes five folders. No scene of val_pairs is in pairs or photos, in crops or in full frames:
 
 - pairs: PolyU's crops, but for 20 of six scenes; 22 of PolyU_full's frames, each as its camera
   wrote it and saved again as PolyU's crops were (JPEG of quality 75, 4:2:0);

@@ -60,10 +60,10 @@ OPTIONS = [
     Option("betas", DECAY, "BETA", "Adam's two decay rates", nargs=2),
     Option("muon_lr", RATE, "RATE", "Muon's learning rate"),
     Option("schedule", str, None,
-           "multistep: the rates x 0.1 at --milestones; cosine: to zero at the last step",
+           "learning rates / 10 at --milestones, or cosine decay to zero at the last step",
            choices=("multistep", "cosine")),
-    Option("milestones", NATURAL, "N", "epochs after which the rates fall to a tenth", nargs="*"),
-    Option("warmup", WHOLE, "N", "steps over which the rates rise from zero"),
+    Option("milestones", NATURAL, "N", "epochs after which learning rates fall to a tenth", nargs="*"),
+    Option("warmup", WHOLE, "N", "steps of linear warm-up of the learning rates"),
     Option("ema", DECAY, "DECAY",
            "decay per step of the moving average of the weights, which is then validated and "
            "saved, 0: none"),
