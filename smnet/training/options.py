@@ -62,7 +62,7 @@ OPTIONS = [
     Option("schedule", str, None,
            "learning rates / 10 at --milestones, or cosine decay to zero at the last step",
            choices=("multistep", "cosine")),
-    Option("milestones", NATURAL, "N", "epochs after which learning rates fall to a tenth", nargs="*"),
+    Option("milestones", NATURAL, "N", "epochs after which to divide the rates by 10", nargs="*"),
     Option("warmup", WHOLE, "N", "steps of linear warm-up of the learning rates"),
     Option("ema", DECAY, "DECAY",
            "decay per step of the moving average of the weights, which is then validated and "
