@@ -146,11 +146,9 @@ def develop_pair(clean: np.ndarray, camera: Camera, rng: np.random.Generator) ->
     change = (plus - minus) / 2  # the tone curve would shift the mean of `plus` alone
     if camera.smooths:
         change = reduce_noise(change, picture, camera)
-    if camera.quality is not None:
-        picture = share_chroma(picture, camera)
     noisy = to_bytes(picture + change)
     if camera.quality is not None:
-        noisy = write_jpeg(noisy, camera)
+        noisy, picture = write_jpeg(noisy, camera), share_chroma(picture, camera)
     inside = np.s_[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
     sides = to_bytes(mean_shot(picture, change))[inside], noisy[inside]
     clean_side, noisy_side = (np.ascontiguousarray(side.transpose(2, 0, 1)) for side in sides)

@@ -173,6 +173,13 @@ def test_the_clean_side_has_the_chroma_of_jpeg(sharing, offset):
     for i, camera in enumerate(draws(4, **settings)):
         clean, noisy = develop_pair(picture, camera, np.random.default_rng(i))
         assert np.abs(noisy - clean.astype(float)).mean() < 0.8  # rounding, no lost colour detail
+        assert 0.97 < colour_detail(noisy) / colour_detail(clean) < 1.1  # rounding adds some
+
+
+def colour_detail(picture):
+    """Standard deviation of fine chroma, grey levels."""
+    red, green, blue = picture.astype(np.float32)
+    return np.mean([(c - cv2.GaussianBlur(c, (0, 0), 2)).std() for c in (red - green, blue - green)])
 
 
 def test_the_figure_is_drawn(tmp_path, capsys, monkeypatch):
