@@ -179,7 +179,8 @@ def test_the_clean_side_has_the_chroma_of_jpeg(sharing, offset):
 def colour_detail(picture):
     """Standard deviation of fine chroma, grey levels."""
     red, green, blue = picture.astype(np.float32)
-    return np.mean([(c - cv2.GaussianBlur(c, (0, 0), 2)).std() for c in (red - green, blue - green)])
+    chroma = red - green, blue - green
+    return np.mean([(c - cv2.GaussianBlur(c, (0, 0), 2)).std() for c in chroma])
 
 
 def test_the_figure_is_drawn(tmp_path, capsys, monkeypatch):
