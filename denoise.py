@@ -7,9 +7,10 @@
     python denoise.py photo.jpg --strength 0 --chroma 100          # colour noise only
     python denoise.py photo.jpg --compare --save_stages  # sheets: before and after, a look inside
 
-Gray pictures go through the gray network and colour ones through the RGB network in weights/, or in
-pretrained/ if weights/ has none. 8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay
-as they are (docs/denoising.md). Exit status: 0, 1 if a picture was skipped, 2 for wrong arguments.
+Gray pictures go through the gray network and colour ones through the RGB network: the one for the
+noise of cameras, unless --blind or --noiseL names another; from weights/, else from pretrained/.
+8 or 16 bits, alpha, EXIF, ICC profile, resolution and format stay as they are (docs/denoising.md).
+Exit status: 0, 1 if a picture was skipped, 2 for wrong arguments.
 """
 
 import argparse
@@ -26,12 +27,12 @@ from tqdm import tqdm
 import utils
 from smnet import devices, sheets
 from smnet.cli import make_parser, number, one_line, report_problems, run_script
-from smnet.denoisers import DenoiserCache, denoise  # noqa: F401  # denoise: for arrays
+from smnet.denoisers import DenoiserCache, denoise, remove_noise  # noqa: F401  # denoise: arrays
 from smnet.jobs import Job, Plan, expand_patterns, find_jobs
 from smnet.photos.photo import FORMATS, OTHERS, Photo, as_shown, to_samples, to_tensor
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import check_format, write_photo
-from smnet.strength import keep_brightness, noise_found, take_out
+from smnet.strength import noise_found, take_out
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
 from utils import SMNetError
 
@@ -201,11 +202,7 @@ def denoise_file(
         denoiser, weights = denoisers.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
-            denoised = denoiser(noisy, on_tile=bar.update)
-        if not denoised.isfinite().all():
-            advice = "leave out --amp" if args.amp else "use other --weights"
-            raise SMNetError(f"{weights} gives values that are not finite; {advice}")
-        denoised = keep_brightness(noisy, denoised)
+            denoised = remove_noise(noisy, denoiser, weights, on_tile=bar.update)
         output = take_out(noisy, denoised, strength=args.strength, chroma=args.chroma)
         write_photo(target, photo, to_samples(output, photo), quality=args.quality)
         write_sheets(job, photo, noisy, output, denoiser, args.point)

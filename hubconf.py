@@ -14,7 +14,7 @@ import sys
 import torch
 
 dependencies = ["torch"]
-if not hasattr(torch.compiler, "is_exporting"):
+if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
     raise ImportError(f"SMNet needs PyTorch 2.9 or later, this is {torch.__version__}")
 
 # Many programs have modules called models and utils. Ours are imported without taking these names

@@ -1,10 +1,11 @@
-"""The networks that denoise users' pictures: which one, read when it is first needed."""
+"""The networks that denoise users' pictures: which one, read when it is first needed, and used."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from smnet.devices import pick_device
 from smnet.strength import keep_brightness, take_out
@@ -19,11 +20,14 @@ class DenoiserCache:
     Args:
         device: where they run.
         mode: "R" the network of real noise, "B" the blind one, "S" that of the level `noiseL`;
-            None: R where there is one, else B.
+            None: S where `noiseL` is given, else R where there is one, else B.
         noiseL: sigma that the network was trained at, grey levels; mode S alone.
         weights: files to use instead, one, or one for gray and one for RGB.
         weights_dir: folder that train_*.py wrote weights to.
         memory, tile, amp: as `Denoiser` takes them.
+
+    Raises:
+        SMNetError: no such mode, or one that does not go with `noiseL`.
     """
 
     def __init__(
@@ -38,6 +42,12 @@ class DenoiserCache:
         tile: int | None = None,
         amp: bool = False,
     ):
+        if noiseL is not None and mode is None:
+            mode = "S"
+        if mode not in (None, "R", "B", "S") or (mode == "S") != (noiseL is not None):
+            raise SMNetError(
+                f"mode {mode!r} with noiseL {noiseL}: give mode R or B, or S with noiseL"
+            )
         self.device, self.mode, self.noiseL = device, mode, noiseL
         self.weights, self.weights_dir = weights, weights_dir
         self.options: dict = dict(memory=memory, tile=tile, amp=amp)
@@ -75,6 +85,33 @@ class DenoiserCache:
         raise SMNetError("; ".join(errors))
 
 
+def remove_noise(
+    noisy: Tensor,
+    denoiser: Denoiser,
+    weights: str,
+    *,
+    on_tile: Callable[[], object] | None = None,
+) -> Tensor:
+    """All the noise that a network finds, taken out; brightness and colour as a whole stay.
+
+    Args:
+        noisy: (C, H, W) in about [0, 1].
+        denoiser, weights: as `DenoiserCache.get` gives them.
+        on_tile: called after every tile.
+
+    Returns:
+        (C, H, W), not clamped.
+
+    Raises:
+        SMNetError: the network gives values that are not finite, or memory is too small.
+    """
+    denoised = denoiser(noisy, on_tile=on_tile)
+    if not denoised.isfinite().all():
+        advice = "leave out --amp" if denoiser.amp else "use other weights"
+        raise SMNetError(f"{weights} gives values that are not finite; {advice}")
+    return keep_brightness(noisy, denoised)
+
+
 def denoise(
     picture: np.ndarray,
     *,
@@ -91,7 +128,7 @@ def denoise(
         picture: (H, W) or (H, W, 1) gray, or (H, W, 3) RGB; uint8, uint16, or float in about
             [0, 1].
         mode: "R" for the noise of cameras, "B" for white noise of any level, "S" for white noise of
-            sigma `noiseL`; None: R if there is such a network, else B.
+            sigma `noiseL`; None: S if `noiseL` is given, else R if there is such a network, else B.
         noiseL: grey levels 0-255, with mode S.
         strength, chroma: percent, as `smnet.strength.take_out`.
         weights: a .pth file to use instead.
@@ -101,7 +138,7 @@ def denoise(
         An array of the same shape and type, computed in float32; floats are not clamped.
 
     Raises:
-        SMNetError: another shape or type, values that are not finite, or no such weights.
+        SMNetError: another shape, type or mode, values that are not finite, or no such weights.
     """
     planes = picture if picture.ndim == 3 else picture[..., None]
     dtype = picture.dtype
@@ -113,8 +150,12 @@ def denoise(
     noisy = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1), np.float32)) / white
     if not noisy.isfinite().all():
         raise SMNetError("the array has values that are not finite")
-    denoiser, _ = cached_denoisers(mode, noiseL, weights, device).get(len(noisy))
-    denoised = keep_brightness(noisy, denoiser(noisy))
+    try:
+        denoiser, name = cached_denoisers(mode, noiseL, weights, device).get(len(noisy))
+    except SMNetError:
+        cached_denoisers.cache_clear()  # the weights may be there next time
+        raise
+    denoised = remove_noise(noisy, denoiser, name)
     output = take_out(noisy, denoised, strength=strength, chroma=chroma)
     samples = output.permute(1, 2, 0).numpy().reshape(picture.shape)
     if dtype.kind == "f":

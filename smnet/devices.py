@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,4 +130,18 @@ def free_memory(device: torch.device) -> float:
         # what PyTorch keeps for its next tensors
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
-    return psutil.virtual_memory().available / 1e9
+    return min(psutil.virtual_memory().available, left_in_container()) / 1e9
+
+
+def left_in_container(root: str = "/sys/fs/cgroup") -> float:
+    """Bytes that this container may still take, by Linux's control groups; infinite where they set
+    no limit."""
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),  # version 2
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # a limit may be the word "max"
+            left = int(Path(root, limit).read_text()) - int(Path(root, used).read_text())
+            statistics = Path(root, limit).with_name("memory.stat").read_text()
+            return left + int(re.search(rf"^{cached} (\d+)", statistics, re.MULTILINE)[1])
+    return math.inf

@@ -91,8 +91,17 @@ def find_jobs(
         found |= {canonical_path(file.source): file for file in files}
         others |= in_folder
         problems += unreadable
+    if not root:
+        found = without_results(found)
     jobs, refused, already = keep_apart(found.values(), sheets=sheets, overwrite=overwrite)
     return Plan(jobs, problems + refused, others, already)
+
+
+def without_results(found: dict[Path, Found]) -> dict[Path, Found]:
+    """Without what an earlier run wrote beside another picture that is given: `*.jpg` matches
+    photo_denoised.jpg, too."""
+    results = {canonical_path(file.target) for file in found.values() if not file.in_folder}
+    return {path: file for path, file in found.items() if path not in results}
 
 
 def target_of_file(source: Path, output: Path | None) -> Path:

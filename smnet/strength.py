@@ -1,5 +1,4 @@
-"""How much of the noise that was found is taken out, for luma and colour apart, without a second
-forward, and that brightness stays."""
+"""Blend the noisy and the denoised picture, luma and colour apart; keep the overall brightness."""
 
 import torch
 from torch import Tensor
@@ -13,8 +12,8 @@ GREATEST_SHIFT = 1 / 255  # of a channel that is a network's; in small pictures 
 def keep_brightness(noisy: Tensor, denoised: Tensor) -> Tensor:
     """Undo what a network changes of the brightness and colour of a whole picture.
 
-    What it takes out of noise has mean 0 in each channel, but where noise is cut off at black or
-    white: there the mean should change, and is not looked at.
+    Noise has mean 0 in each channel, except where clipping at black or white shifts it; pixels near
+    these are not counted.
 
     Args:
         noisy, denoised: (C, H, W), about in [0, 1].

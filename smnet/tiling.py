@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from models import SMNet
-from smnet.devices import autocast, empty_cache, free_memory, is_out_of_memory
+from smnet.devices import autocast, cuda_kernels, empty_cache, free_memory, is_out_of_memory
 from smnet.fast import for_inference
 from utils import SMNetError
 
-# All sides are those for `shuffle` 1; a network with another one has them as many times as large.
+# All sides are for `shuffle` 1; they are multiplied by the `shuffle` of other networks.
 OVERLAP = 40  # pixels that neighbouring tiles share
 MARGIN = 8  # of those, the outermost of each tile are not used: they feel its edge most
 # Tiles but the last begin at multiples of this, where three 2x2 poolings fall as in the picture.
@@ -155,7 +155,8 @@ class Denoiser:
         height, width = piece.shape[-2:]
         if max(height, width) <= self.limit:
             try:
-                with autocast(self.device, enabled=self.amp):
+                exact = cuda_kernels(tf32=False, benchmark=False)
+                with exact, autocast(self.device, enabled=self.amp):
                     return self.model(piece[None].to(self.device))[0].float().cpu()
             except RuntimeError as error:
                 if not is_out_of_memory(error):

@@ -216,7 +216,7 @@ def test_what_is_not_finite_is_never_written(work, capsys, monkeypatch, value):
     said = capsys.readouterr()
     assert said.err == (
         "skipped: a.png: weights/model_gray_B_1.pth gives values that are not finite; "
-        "use other --weights\n"
+        "use other weights\n"
     )
     assert not [*work.glob("a_*")]
 
@@ -304,3 +304,33 @@ def test_arrays_that_are_no_pictures_are_one_line(work):
     ):
         with pytest.raises(utils.SMNetError):
             denoise.denoise(picture, device="cpu")
+
+
+def test_arrays_go_through_the_network_asked_for_or_none(work):
+    picture = np.full((32, 32), 0.5, np.float32)
+    for wrong in (dict(mode="s"), dict(mode="S"), dict(mode="B", noiseL=25)):
+        with pytest.raises(utils.SMNetError, match="give mode R or B, or S with noiseL"):
+            denoise.denoise(picture, device="cpu", **wrong)
+    with pytest.raises(utils.SMNetError, match="no weights"):
+        denoise.denoise(picture, device="cpu", noiseL=33)
+    save_model(work / "weights", "model_gray_L33_1")  # no failure is remembered
+    assert np.isfinite(denoise.denoise(picture, device="cpu", noiseL=33)).all()
+
+
+def test_the_network_is_exact_on_cuda(work, monkeypatch):
+    seen = []
+    one = Denoiser.one
+
+    class Watched(torch.nn.Module):
+        def forward(self, x):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return x
+
+    def watch(self, piece):
+        self.model = Watched()
+        return one(self, piece)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # PyTorch's default
+    monkeypatch.setattr(Denoiser, "one", watch)
+    denoise.denoise(np.zeros((32, 32), np.uint8), device="cpu")
+    assert seen == [(False, False)]

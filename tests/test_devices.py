@@ -1,5 +1,7 @@
 """Picking a device, and telling that it has no memory left."""
 
+import math
+
 import pytest
 import torch
 
@@ -22,3 +24,23 @@ def test_out_of_memory_is_known_by_all_its_words():
     ):
         assert devices.is_out_of_memory(RuntimeError(words))
     assert not devices.is_out_of_memory(RuntimeError("sizes of tensors must match"))
+
+
+def test_a_containers_limit_counts(tmp_path):
+    assert devices.left_in_container(str(tmp_path)) == math.inf
+    files = {"memory.max": "max", "memory.current": "300", "memory.stat": "a 1\ninactive_file 50\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert devices.left_in_container(str(tmp_path)) == math.inf
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert devices.left_in_container(str(tmp_path)) == 750
+
+
+def test_a_containers_limit_counts_by_version_1_too(tmp_path):
+    files = {
+        "limit_in_bytes": "1000", "usage_in_bytes": "300", "stat": "total_inactive_file 50\n",
+    }  # fmt: skip
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / "memory" / f"memory.{name}").write_text(text)
+    assert devices.left_in_container(str(tmp_path)) == 750

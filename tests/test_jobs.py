@@ -178,6 +178,16 @@ def test_patterns_of_names_are_expanded(work, unchanged, capsys):
     assert "skipped: *.jpg: No such file or directory\n" in capsys.readouterr().err
 
 
+def test_results_of_an_earlier_run_are_no_pictures_to_denoise(work):
+    for name in ("a.png", "b_denoised.png"):
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["*.png"]) == 0
+    assert (work / "b_denoised_denoised.png").exists()  # a picture, for there is no b.png
+    assert denoise.main(["*.png"]) == 1  # both results exist
+    assert denoise.main(["*.png", "--overwrite"]) == 0
+    assert len([*work.glob("*.png")]) == 4
+
+
 def test_a_plan_takes_what_it_needs_and_changes_nothing(work):
     for name in ("in/a.png", "in/b.heic", "in/c.png", "out/c.png"):
         (work / name).parent.mkdir(exist_ok=True)

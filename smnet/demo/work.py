@@ -14,13 +14,13 @@ from torch import Tensor
 
 from smnet import sheets
 from smnet.demo.sessions import Result, Session
-from smnet.denoisers import DenoiserCache
+from smnet.denoisers import DenoiserCache, remove_noise
 from smnet.devices import is_out_of_memory
 from smnet.images import to_uint8
 from smnet.photos.photo import FORMATS, Photo, as_shown, to_samples, to_tensor
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import write_photo
-from smnet.strength import keep_brightness, noise_found, take_out
+from smnet.strength import noise_found, take_out
 from smnet.tiling import Denoiser
 from utils import COLORS, SMNetError
 
@@ -134,11 +134,8 @@ def denoise_picture(
         on_tile(done, tiles)
 
     on_tile(0, tiles)
-    denoised = denoiser(noisy, on_tile=count)
+    denoised = remove_noise(noisy, denoiser, weights, on_tile=count)
     check_wanted(session)
-    if not denoised.isfinite().all():
-        raise SMNetError(f"{weights} gives values that are not finite; train other weights")
-    denoised = keep_brightness(noisy, denoised)
     seconds = time.perf_counter() - start
     return Result(source.name, photo, denoised, denoiser, weights, seconds)
 
