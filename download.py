@@ -107,7 +107,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"which data sets? {', '.join(SETS)}, or all; --list says more")
     if not re.match(r"https?://[^/]", args.mirror):
         parser.error(
-            f"--mirror {args.mirror} is no address: it must begin with http:// or https:// and "
+            f"--mirror {args.mirror} is not an address: it must begin with http:// or https:// and "
             "name a host"
         )
     return args

@@ -261,7 +261,7 @@ class SMNet(nn.Module):
         the results cropped (the authors' code fails on some sizes below 28 pixels).
 
         Raises:
-            ValueError: x is no (N, channels, H, W) tensor with at least one pixel.
+            ValueError: x is not an (N, channels, H, W) tensor with at least one pixel.
         """
         if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape:
             raise ValueError(f"expected a tensor (N, {self.channels}, H, W), got {tuple(x.shape)}")

@@ -178,7 +178,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise SMNetError(
             f"no checkpoint {path}; {describe(there, path.parent)}; train_*.py writes them"
         )
-    damaged = DamagedFile(f"{path} is no PyTorch checkpoint or is damaged; copy or make it again")
+    damaged = DamagedFile(f"{path} is damaged or not a PyTorch checkpoint; copy or make it again")
     try:
         file = io.BytesIO(path.read_bytes())
     except OSError as error:
@@ -272,13 +272,13 @@ def check_shapes(weights: dict, expected: dict[str, Tensor], path: str | Path) -
     ):
         if names:
             raise SMNetError(
-                f"{path} is no SMNet: it {what} {sorted(names)[0]!r} ({len(names)} such)"
+                f"{path} is not an SMNet: it {what} {sorted(names)[0]!r} ({len(names)} such)"
             )
     for name, value in expected.items():
         shape = weights[name].shape if isinstance(weights[name], Tensor) else None
         if shape != value.shape:
             raise SMNetError(
-                f"{path} is no SMNet: {name!r} has shape {shape and tuple(shape)}, "
+                f"{path} is not an SMNet: {name!r} has shape {shape and tuple(shape)}, "
                 f"not {tuple(value.shape)}"
             )
 
@@ -291,7 +291,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SMNet:
         device: where to put it, as `torch.device` takes.
 
     Raises:
-        SMNetError: the file is missing, damaged, no SMNet, or would run code when read.
+        SMNetError: the file is missing, damaged, not an SMNet, or would run code when read.
     """
     return (
         model_from_checkpoint(read_checkpoint(path), path)

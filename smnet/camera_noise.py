@@ -227,7 +227,7 @@ def reduce_noise(change: np.ndarray, picture: np.ndarray, camera: Camera) -> np.
     """What the camera's noise reduction leaves of `change`, the noise in `picture`; (H, W, 3).
 
     Chroma is blurred more than luma. Then noise finer than `broad_blur` is weakened, for cameras
-    take broader noise for picture. Around detail, both happen less.
+    mistake broader noise for detail. Around detail, both happen less.
     """
     ycc = cv2.transform(change, YCC_FROM_RGB)
     height, width, _ = ycc.shape

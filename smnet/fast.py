@@ -5,7 +5,7 @@
 
 A twin shares the network's parameters where it uses them as they are, and holds kernels that were
 rearranged once, when it was made: it is a snapshot. Make a new one after the weights have changed;
-the old one would mix both. It has no gradients. What it does otherwise than `models.py`:
+the old one would mix both. It has no gradients. How it differs from `models.py`:
 
 - concatenations are never made: each map is convolved by itself and the results are added;
 - dense blocks run in strips of rows, so that the maps in between stay in the CPU's cache;

@@ -128,7 +128,7 @@ def find_in_folder(given: Path, output: Path | None) -> tuple[list[Found], set[P
     if not pictures:
         problems.append(str(no_picture(given, FORMATS)))
     results = Path(os.path.realpath(root))
-    if folder in results.parents:  # a result from before is no picture to denoise
+    if folder in results.parents:  # a result from before is not a picture to denoise
         pictures = [
             path for path in pictures if results not in Path(os.path.realpath(path)).parents
         ]

@@ -74,7 +74,7 @@ def named(folder: Path, word: str, other: str) -> Iterator[tuple[str, Path]]:
     if "*" not in word:
         if not (folder / word).is_dir():
             raise SMNetError(
-                f"{folder / word} is no folder, and {word} no pattern of names: those have a *"
+                f"{folder / word} is not a folder; give a folder, or a pattern with * in it"
             )
         for path in find_pictures(folder / word):
             yield path.relative_to(folder / word).with_suffix("").as_posix(), path

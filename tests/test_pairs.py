@@ -64,7 +64,7 @@ def test_pairs_by_pattern_by_folder_and_what_has_no_partner(pairs_folder):
             and not problems
         )
     for words, said in (
-        ((["."], "noisy", "cleen"), "cleen is no folder"),
+        ((["."], "noisy", "cleen"), "cleen is not a folder"),
         (
             (["data/PolyU"], "*_x*", "*_y*"),
             "no pair .* in data/PolyU: 0 noisy pictures, 0 clean ones",
