@@ -198,13 +198,13 @@ def denoise_file(
     try:
         noisy = to_tensor(photo)
         channels, height, width = noisy.shape
-        check_targets(job, photo)
+        notes = [*photo.notes, *check_targets(job, photo)]
         denoiser, weights = denoisers.get(channels)
         tiles = len(denoiser.tiles(height, width))
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
             denoised = remove_noise(noisy, denoiser, weights, on_tile=bar.update)
         output = take_out(noisy, denoised, strength=args.strength, chroma=args.chroma)
-        write_photo(target, photo, to_samples(output, photo), quality=args.quality)
+        notes += write_photo(target, photo, to_samples(output, photo), quality=args.quality)
         write_sheets(job, photo, noisy, output, denoiser, args.point)
     except SMNetError as error:
         raise SMNetError(f"{source}: {error}") from None
@@ -218,23 +218,23 @@ def denoise_file(
     bits = photo.pixels.itemsize * 8
     size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {bits} bits"
     cut = f"{tiles} tiles, " if tiles > 1 else ""
-    notes = "".join(f"; {note}" for note in photo.notes)
     seconds = time.perf_counter() - start
     found = f"noise of {noise_found(noisy, denoised):.1f} grey levels"
-    return f"{source} -> {target}: {size}, {found}, {cut}{seconds:.1f} s, {weights}{notes}"
+    done = f"{source} -> {target}: {size}, {found}, {cut}{seconds:.1f} s, {weights}"
+    return "; ".join([done, *notes])
 
 
-def check_targets(job: Job, photo: Photo) -> None:
-    """Raise where the results cannot be written, before the work; note a change of format."""
+def check_targets(job: Job, photo: Photo) -> list[str]:
+    """Raise where the results cannot be written, before the work; returns a note where the format
+    changes against its name."""
     file_format = check_format(job.target, photo)
-    same_ending = job.target.suffix.lower() == job.source.suffix.lower()
-    if file_format != photo.format and same_ending:
-        photo.notes.append(
-            f"it is a {photo.format} file, and becomes {file_format} as its name says"
-        )
     utils.check_target(job.target)
     for path in job.results:
         check_name(path)
+    same_ending = job.target.suffix.lower() == job.source.suffix.lower()
+    if file_format != photo.format and same_ending:
+        return [f"it is a {photo.format} file, and becomes {file_format} as its name says"]
+    return []
 
 
 def check_name(path: Path) -> None:

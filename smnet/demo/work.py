@@ -1,7 +1,6 @@
 """What the page of demo.py does with a picture, by the code of denoise.py; no page is needed."""
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,11 +217,11 @@ def save(
     Raises:
         SMNetError: it cannot be written.
     """
-    photo = dataclasses.replace(result.photo, notes=[*result.photo.notes])
+    photo = result.photo
     output = take_out(result.noisy, result.denoised, strength=strength, chroma=chroma)
     path = session.new_file("download", name_of_result(result))
-    write_photo(path, photo, to_samples(output, photo))
-    return path, photo.notes
+    lost = write_photo(path, photo, to_samples(output, photo))
+    return path, [*photo.notes, *lost]
 
 
 def name_of_result(result: Result) -> str:

@@ -77,23 +77,29 @@ def cannot_hold(file_format: str, photo: Photo) -> str | None:
     return None
 
 
-def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: int = 95) -> None:
+def write_photo(
+    path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: int = 95
+) -> list[str]:
     """Write `pixels`, of the shape and type of `photo.pixels`, with all else that `photo` holds;
     never half-written.
 
     The format is that of the file name's ending. Where it is another than before, the picture is
-    turned upright, and what the new one cannot hold goes to `photo.notes`. `quality` is that of
-    JPEG and lossy WebP, 1 to 100.
+    turned upright. `quality` is that of JPEG and lossy WebP, 1 to 100.
+
+    Returns:
+        What could not be kept, beside what `photo.notes` says, a sentence each.
 
     Raises:
         SMNetError: the format cannot hold such a picture, or the file cannot be written.
     """
+    notes: list[str] = []
+    photo = dataclasses.replace(photo, notes=notes)  # for those who encode to add to
     file_format = check_format(path, photo)
     if photo.alpha is not None:
         pixels = np.dstack([pixels, photo.alpha])
     deep_alpha = pixels.shape[2] == 2 and pixels.dtype == np.uint16  # OpenCV cannot write it
     if deep_alpha and not photo.format == file_format == "TIFF":
-        photo.notes.append("it is gray with transparency of 16 bits, and becomes RGBA")
+        notes.append("it is gray with transparency of 16 bits, and becomes RGBA")
         photo, pixels = as_rgb(photo, pixels)
     if file_format == "WEBP" and pixels.shape[2] < 3:
         photo, pixels = as_rgb(photo, pixels)
@@ -105,9 +111,10 @@ def write_photo(path: str | Path, photo: Photo, pixels: np.ndarray, *, quality: 
             encoded = encode(for_format(photo, file_format), turned, quality)
     except Exception as error:  # many kinds on odd metadata; hours of work are not to be lost
         encoded = encode_bare(path, photo, file_format, pixels, quality)
-        photo.notes.append(f"its metadata could not be kept ({error})")
+        notes.append(f"its metadata could not be kept ({error})")
     with replacing(path) as temporary:
         temporary.write_bytes(encoded)
+    return notes
 
 
 def encode(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
