@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import SMNet
-from smnet.devices import autocast, synchronize
+from smnet.devices import autocast, cuda_kernels, synchronize
 from smnet.fast import for_inference
 from smnet.images import Picture, to_float, to_uint8
 from smnet.metrics import add_test_noise, baselines, luma, psnr, ssim
@@ -120,7 +120,7 @@ def evaluate(
         model: the network, on its own device. It is in eval mode meanwhile.
         pictures: of the network's channels.
         sigma: of the noise, grey levels 0-255; None where all pictures have noisy partners.
-        protocol: what is done otherwise than by the authors.
+        protocol: what is done differently from the authors.
         baseline: also measure a Gaussian blur of the best width and NL-means.
         warm_up: run the network once before the first picture, so that its preparations do not
             count in the seconds.
@@ -132,12 +132,14 @@ def evaluate(
     if warm_up and pictures:
         once = dataclasses.replace(protocol, self_ensemble=False)
         once.denoise(network, to_float(pictures[0].clean))
-    scores = [
-        measure_picture(network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages)
-        for picture in tqdm(
-            pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None
-        )
-    ]
+    bar = tqdm(pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None)
+    with cuda_kernels(tf32=False, benchmark=False):
+        scores = [
+            measure_picture(
+                network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages
+            )
+            for picture in bar
+        ]
     model.train(was_training)
     return scores
 

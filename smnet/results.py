@@ -28,7 +28,7 @@ class Run:
     width: int
     shuffle: int  # side of the squares of pixels that are folded into channels; 1: none are
     noise_range: tuple[float, float] | None  # sigmas of the training; None: real or not stated
-    protocol: str  # what was done otherwise than by the authors
+    protocol: str  # what was done differently from the authors
     scores: Sequence[Score]  # one a picture
     saved: str | None = None  # folder of the pictures
 

@@ -55,12 +55,17 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             except SMNetError as error:
                 problems.append(str(error))
                 continue
+            except (MemoryError, RuntimeError) as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                problems.append(f"{name}: out of memory; use smaller pictures")
+                continue
             runs.append(run)
             print(table(run), end="\n\n", flush=True)
-    if args.json and runs:
-        write_runs(args.json, runs)
-    if args.csv and runs:
-        write_csv(args.csv, runs)
+            if args.json:  # after each run: an interruption loses none
+                write_runs(args.json, runs)
+            if args.csv:
+                write_csv(args.csv, runs)
     return report_problems(dict.fromkeys(problems), prefix="error")
 
 

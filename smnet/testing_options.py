@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from smnet.cli import make_parser, number
@@ -92,7 +93,7 @@ def options(defaults: dict) -> Iterator[tuple[list[str], str, dict]]:
         "each picture"
     )
     yield option("--save_stages", text, **flag)
-    yield option("--json", "write all figures there, as JSON", metavar="FILE")
+    yield option("--json", "write all results there, as JSON", metavar="FILE")
     yield option("--csv", "write a row per picture there, as CSV", metavar="FILE")
     yield preset("device", "auto, cpu, cuda, cuda:1 or mps", metavar="NAME")
 
@@ -137,7 +138,8 @@ def wanted_sigmas(args: argparse.Namespace, defaults: dict) -> list[float | None
     if args.mode == "R":
         return [None]
     wanted = args.test_noiseL or defaults["test_noiseL"]
-    return list(dict.fromkeys(defaults["all_noiseL"] if "all" in wanted else wanted))
+    sigmas = (defaults["all_noiseL"] if word == "all" else [word] for word in wanted)
+    return list(dict.fromkeys(chain.from_iterable(sigmas)))
 
 
 def wanted_pairs(args: argparse.Namespace, defaults: dict) -> tuple[str, str] | None:

@@ -137,6 +137,21 @@ def test_evaluation_leaves_the_global_generator_and_the_mode_alone():
     assert model.training
 
 
+def test_the_measured_network_is_exact_on_cuda(monkeypatch):
+    seen = []
+
+    class Watched(SMNet):
+        def stages(self, x):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return x, x, x
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # PyTorch's default
+    monkeypatch.setattr(evaluation, "for_inference", lambda model, amp: model)
+    evaluation.evaluate(Watched(1, 4), [Picture("a", synthetic_planes(0, 32, 32))], sigma=25)
+    assert seen == [(False, False)]
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_warming_up_is_one_forward_more_and_changes_no_figure():
     model = SMNet(1, 4)
     forwards = []

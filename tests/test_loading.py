@@ -19,7 +19,7 @@ from training_helpers import assert_same_weights, final_weights, folders
 
 import dataset_gray
 import train_gray
-from smnet.training import learner, validation
+from smnet.training import learner, loading, validation
 from smnet.training.advice import workers_advice
 from smnet.training.loading import BatchReader
 from smnet.training.samples import EpochBatches, PatchDataset, jitter_colors, orient
@@ -64,6 +64,14 @@ def test_workers_pass_on_bytes(gray_h5):
     assert crops.dtype == torch.uint8 and crops.shape == (1, 1, 32, 32)
     ours, whole = patch_set(gray_h5, 1).finish(key, crops), patch_set(gray_h5, 1)[key]
     assert all(map(torch.equal, ours, whole))
+
+
+def test_workers_share_the_cores(monkeypatch):
+    given = []
+    monkeypatch.setattr(loading.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(loading.cv2, "setNumThreads", given.append)
+    loading.prepare_worker(0)
+    assert given == [1]
 
 
 @WITHOUT_SIGNALS

@@ -17,6 +17,8 @@ import dataset_gray
 import train_gray
 import train_gray_blind
 import utils
+from smnet.training import options
+from smnet.training.settings import SettingsDiffer, compare, settings_of
 from utils import SMNetError
 
 
@@ -139,6 +141,23 @@ def test_shares_of_clean_crops_are_said_and_do_not_change(train_args, tmp_path, 
     with pytest.raises(SystemExit):
         train_gray_blind.main([*train_args, "--camera", "0.6", "--clean", "0.5"])
     assert "together they may be at most 1" in capsys.readouterr().err
+
+
+def test_the_white_noise_beside_a_cameras_does_not_change():
+    before, now = map(settings_with_camera, (("30", "55"), ("0", "20")))
+    assert before["noise_range"] is None  # a network of real noise
+    with pytest.raises(SettingsDiffer, match="noise was sigma 30 to 55, is now sigma 0 to 20"):
+        compare(before, now)
+    del before["white_noise"]  # as states of earlier versions
+    compare(before, now)
+
+
+def settings_with_camera(noise_range: tuple[str, str]) -> dict:
+    """Of a training on photographs, half of them with a camera's noise."""
+    words = ["--camera", "0.5", "--noiseL_range", *noise_range]
+    args = options.parse_args(words, description="", defaults=train_gray_blind.DEFAULTS)
+    args = options.args_for_real_noise(args, val_h5="val.h5", only_pairs=False)
+    return settings_of(args, samples=8, train_data={}, val_data={})
 
 
 def test_a_states_weights_are_its_average(train_args, tmp_path, capsys):

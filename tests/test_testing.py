@@ -1,5 +1,6 @@
 """The command of test_*.py: tables, files, and what is said of mistakes."""
 
+import argparse
 import csv
 import json
 
@@ -11,6 +12,8 @@ from helpers import save_model, write_folder
 
 import test_gray as gray_script
 import test_rgb as rgb_script
+from smnet import testing
+from smnet.testing_options import wanted_sigmas
 from utils import SMNetError
 
 
@@ -156,6 +159,31 @@ def test_a_mean_ssim_of_some_pictures_is_said_and_a_sigma_is_done_once(work, cap
     cv2.imwrite(str(work / "data" / "Set12" / "tiny.png"), np.full((8, 8), 99, np.uint8))
     assert gray_script.main(["--test_data", "Set12", "--test_noiseL", "25", "25"]) == 0
     assert capsys.readouterr().out.count("the mean SSIM is of 2 of 3 pictures") == 1
+
+
+def test_all_stands_for_its_sigmas_beside_others():
+    args = argparse.Namespace(mode="B", test_noiseL=["all", 10, 25])
+    assert wanted_sigmas(args, {"all_noiseL": [15, 25, 50]}) == [15, 25, 50, 10]
+
+
+def test_what_was_done_before_an_interruption_is_kept(work, capsys, monkeypatch):
+    ends = iter([RuntimeError("CUDA out of memory"), None, KeyboardInterrupt()])
+    measure = testing.measure
+
+    def measured(*args):
+        if end := next(ends):
+            raise end
+        return measure(*args)
+
+    monkeypatch.setattr(testing, "measure", measured)
+    words = ["--mode", "B", "--test_data", "Set12", "--test_noiseL", "all"]
+    with pytest.raises(KeyboardInterrupt):
+        gray_script.main([*words, "--json", "r.json", "--csv", "r.csv"])
+    assert [run["sigma"] for run in json.loads((work / "r.json").read_text())] == [25]
+    assert (work / "r.csv").exists()
+    ends = iter([RuntimeError("CUDA out of memory"), None, None])
+    assert gray_script.main(words) == 1
+    assert "error: Set12: out of memory; use smaller pictures\n" in capsys.readouterr().err
 
 
 WRONG = """--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; --x; -c 3 --weights x.pth;

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -200,3 +201,4 @@ def prepare_worker(worker: int) -> None:
     is still to get its batch: it ends when the loop kills it, or by itself when that is gone."""
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+    cv2.setNumThreads(1)  # as many workers as asked for share the cores

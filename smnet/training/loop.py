@@ -234,8 +234,8 @@ def take_reading(run: Run, meter: Meter) -> float:
     done.waited += reading.waited
     for mse in reading.losses:  # one by one: the sum must not depend on where a run was interrupted
         done.loss_sum += mse
-    if not math.isfinite(done.loss_sum):
-        run.learner.raise_diverged(f"the loss is {mse}")
+        if not math.isfinite(done.loss_sum):
+            run.learner.raise_diverged(f"the loss is {mse}")
     run.speed = meter.steps_per_second() * run.learner.args.batchsize
     return mse
 

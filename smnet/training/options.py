@@ -200,4 +200,5 @@ def args_for_real_noise(
         raise SMNetError("give --val_h5, pairs of real noise (dataset*.py --pairs makes them)")
     val_h5 = args.val_h5 if "val_h5" in args.given else val_h5
     changes = {"noise_range": None, "val_noiseL": None, "val_h5": val_h5}
+    changes["white_noise"] = None if only_pairs else args.noise_range
     return argparse.Namespace(**{**vars(args), **changes})

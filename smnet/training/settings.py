@@ -46,8 +46,9 @@ CHANGEABLE = (
     "compile",
     "accumulate",
 )
-# Not in states that were written before these were compared.
-ADDED = ("train_h5", "train_data", "val_data", "init")
+# Not in states that were written before these were compared. "white_noise" is the range of sigma
+# where white noise is a share of a training on real noise, whose "noise_range" is None.
+ADDED = ("train_h5", "train_data", "val_data", "init", "white_noise")
 
 
 def settings_of(
@@ -68,7 +69,7 @@ def settings_of(
         "train_data": train_data,
         "val_data": val_data,
     }
-    blind = {"camera": 0.0, "clean": 0.0}  # options of the blind scripts alone
+    blind = {"camera": 0.0, "clean": 0.0, "white_noise": None}  # of the blind scripts alone
     everything = {**blind, **vars(args), "train_h5": ", ".join(args.train_h5), **more}
     return {key: everything[key] for key in (*FIXED, *CHANGEABLE, *ADDED)}
 
@@ -93,6 +94,8 @@ def compare(before: dict, now: dict) -> Comparison:
         # A setting that is younger than the state was off then.
         if before.get(key, OFF.get(key, False)) != now[key]:
             raise SettingsDiffer(change(key, before, now))
+    if before.get("white_noise", now["white_noise"]) != now["white_noise"]:
+        raise SettingsDiffer(change("white_noise", before, now))
     say = [change(key, before, now) for key in CHANGEABLE if before[key] != now[key]]
     if "train_h5" in before and before["train_h5"] != now["train_h5"]:
         say.append(f"{change('train_h5', before, now)}: of the same content")
@@ -121,7 +124,7 @@ def change_of_content(path: str, data: str, before: dict, now: dict) -> str:
 
 def change(key: str, before: dict, now: dict) -> str:
     """ "--seed was 0, is now 1"."""
-    if key == "noise_range":
+    if key in ("noise_range", "white_noise"):
         old, new = (noise_in_words(settings[key]) for settings in (before, now))
         return f"the training noise was {old}, is now {new} (--noiseL, --noiseL_range)"
     if key == "samples":

@@ -196,6 +196,10 @@ def carry_out(plan: Plan, files: RunFiles) -> None:
         utils.remove(path)
     if plan.save_state:
         files.save_state()
+        # With the new state safe, or --resume would find an earlier run's files in the way.
+        for path in plan.replaced:
+            if path != files.file("state") and path.is_file():
+                utils.remove(path)
 
 
 def take_state(plan: Plan, files: RunFiles) -> None:
