@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from smnet.cli import one_line
 from smnet.evaluation import Score, noise_name
 from smnet.results import Run
+from utils import one_line
 
 NOT_METHODS = ("noisy",)  # never the best of a row
 
