@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from smnet.cli import make_parser, number
@@ -133,11 +134,12 @@ def wanted_sets(args: argparse.Namespace, defaults: dict) -> list[str]:
 
 
 def wanted_sigmas(args: argparse.Namespace, defaults: dict) -> list[float | None]:
-    """The noise levels asked for, each once; [None] for real noise."""
+    """The noise levels asked for, `all` expanded, each once; [None] for real noise."""
     if args.mode == "R":
         return [None]
     wanted = args.test_noiseL or defaults["test_noiseL"]
-    return list(dict.fromkeys(defaults["all_noiseL"] if "all" in wanted else wanted))
+    expanded = (defaults["all_noiseL"] if sigma == "all" else [sigma] for sigma in wanted)
+    return list(dict.fromkeys(chain.from_iterable(expanded)))
 
 
 def wanted_pairs(args: argparse.Namespace, defaults: dict) -> tuple[str, str] | None:

@@ -158,6 +158,13 @@ def test_a_mean_ssim_of_some_pictures_is_said_and_a_sigma_is_done_once(work, cap
     assert capsys.readouterr().out.count("the mean SSIM is of 2 of 3 pictures") == 1
 
 
+def test_all_sigmas_stand_beside_others_each_once(work):
+    words = "--mode B --test_data Set12 --test_noiseL 10 all 25 5 --json x.json"
+    assert gray_script.main(words.split()) == 0
+    sigmas = [run["sigma"] for run in json.loads((work / "x.json").read_text())]
+    assert sigmas == [10, 15, 25, 50, 5]
+
+
 WRONG = """--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; --x; -c 3 --weights x.pth;
     --save_stages; --y_channel"""
 
