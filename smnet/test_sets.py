@@ -1,5 +1,6 @@
 """The test sets of test_*.py: folders of pictures or of pairs, .h5 files, the sample."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -122,7 +123,8 @@ def files_in(folder: Path) -> list[PictureFiles]:
     names then still differ."""
     paths = find_pictures(folder)
     stems = [path.relative_to(folder).with_suffix("") for path in paths]
+    counts = Counter(stems)
     return [
-        PictureFiles(str(stem if stems.count(stem) == 1 else path.relative_to(folder)), path)
+        PictureFiles(str(stem if counts[stem] == 1 else path.relative_to(folder)), path)
         for path, stem in zip(paths, stems)
     ]
