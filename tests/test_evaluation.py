@@ -137,6 +137,14 @@ def test_evaluation_leaves_the_global_generator_and_the_mode_alone():
     assert model.training
 
 
+def test_protocols_in_words():
+    assert str(evaluation.AUTHORS) == ""
+    every = evaluation.Protocol(
+        repeats=2, clip=True, quantize=True, y_channel=True, amp=True, self_ensemble=True
+    )
+    assert str(every) == "2 draws, clip, quantize, y channel, amp, self ensemble"
+
+
 def test_warming_up_is_one_forward_more_and_changes_no_figure():
     model = SMNet(1, 4)
     forwards = []
