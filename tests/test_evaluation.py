@@ -9,6 +9,7 @@ from helpers import synthetic_planes
 
 from models import SMNet
 from smnet import evaluation
+from smnet.devices import cuda_kernels
 from smnet.fast import fast, with_float32_output
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, psnr
@@ -135,6 +136,18 @@ def test_evaluation_leaves_the_global_generator_and_the_mode_alone():
     evaluate_one(model, warm_up=True)
     assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7)))
     assert model.training
+
+
+def test_float32_is_exact_on_cuda_whatever_the_settings_are():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    model, seen = SMNet(1, 4), []
+    model.noise_memory.register_forward_hook(
+        lambda *_: seen.append((cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark))
+    )
+    with cuda_kernels(tf32=True, benchmark=True):
+        evaluate_one(model)
+        assert seen == [(False, False, False)]
+        assert cudnn.allow_tf32 and matmul.allow_tf32 and cudnn.benchmark
 
 
 def test_protocols_in_words():
