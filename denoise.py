@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import utils
 from smnet import devices, sheets
-from smnet.cli import make_parser, number, one_line, report_problems, run_script
+from smnet.cli import make_parser, number, report_problems, run_script
 from smnet.denoisers import DenoiserCache, denoise, remove_noise  # noqa: F401  # denoise: arrays
 from smnet.jobs import Job, Plan, expand_patterns, find_jobs
 from smnet.photos.photo import FORMATS, OTHERS, Photo, as_shown, to_samples, to_tensor
@@ -34,7 +34,7 @@ from smnet.photos.reading import read_photo
 from smnet.photos.writing import check_format, write_photo
 from smnet.strength import noise_found, take_out
 from smnet.tiling import LARGEST, SMALLEST, Denoiser
-from utils import SMNetError
+from utils import SMNetError, one_line
 
 # --------------------------------------------------------------------------------------------------
 # Defaults; each is also an option of the command line

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from smnet.cli import make_parser, number, one_line, report_problems, run_script
+from smnet.cli import make_parser, number, report_problems, run_script
 from smnet.figures import draw_crop, draw_curves, draw_psnr, save
 from smnet.results import Run, read_log, read_runs
 from smnet.tables import latex, markdown, short_names, table_rows
-from utils import SMNetError, describe, make_folder, replacing
+from utils import SMNetError, describe, make_folder, one_line, replacing
 
 # --------------------------------------------------------------------------------------------------
 # Edit here, or give the option of the same name.

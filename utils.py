@@ -311,3 +311,9 @@ def describe(names: list[str], folder: str | Path) -> str:
         return f"{folder} has none"
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"in {folder} there are {', '.join(names[:8])}{more}"
+
+
+def one_line(text: str) -> str:
+    """Text that may hold file names, whose line breaks and undecodable bytes are escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.replace("\r", "\\r").replace("\n", "\\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from smnet.devices import is_out_of_memory, reuse_memory
-from utils import SMNetError
+from utils import SMNetError, one_line
 
 
 def run_script(main: Callable[[], int | None]) -> None:
@@ -96,9 +96,3 @@ def refuse_overwrite(path: str | Path, *, overwrite: bool, advice: str = "") -> 
     """
     if os.path.lexists(path) and not overwrite:
         raise SMNetError(f"{path} already exists; --overwrite replaces it{advice}")
-
-
-def one_line(text: str) -> str:
-    """Text that may hold file names, whose line breaks and undecodable bytes are escaped."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return text.replace("\r", "\\r").replace("\n", "\\n")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import h5py
 
-from smnet.cli import one_line, refuse_overwrite, report_problems
+from smnet.cli import refuse_overwrite, report_problems
 from smnet.dataset_options import Options, parse_options, settings_of
 from smnet.images import (
     SAMPLE_TEST,
@@ -28,7 +28,7 @@ from smnet.patches import (
     write_patches,
     write_pictures,
 )
-from utils import SMNetError, replacing
+from utils import SMNetError, one_line, replacing
 
 
 def build(argv: list[str] | None, *, description: str, defaults: dict, channels: int) -> int:

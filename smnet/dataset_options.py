@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from smnet.cli import make_parser, number, one_line
+from smnet.cli import make_parser, number
+from utils import one_line
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Protocol:
     clip: bool = False  # the noisy picture is clipped to [0, 1]
     quantize: bool = False  # the result is rounded to 8 bits before it is measured (KAIR, SwinIR)
     y_channel: bool = False  # measured on the luma of BT.601 (BasicSR's test_y_channel); RGB only
-    amp: bool = False  # the network computes in bf16, which is faster where the device has it
+    amp: bool = False  # the network computes in bf16, on GPUs without it in fp16
     self_ensemble: bool = False  # the mean of the results for all eight orientations of the picture
 
     def noisy_draws(self, clean: Tensor, sigma: float) -> Tensor:
@@ -69,12 +69,12 @@ class Protocol:
         return psnr(clean, restored), ssim(clean, restored)
 
     def __str__(self) -> str:
-        words = [
-            field.name.replace("_", " ")
-            for field in dataclasses.fields(self)[1:]
+        words = {"repeats": f"{self.repeats} draws"}  # of those that are numbers
+        return ", ".join(
+            words.get(field.name, field.name.replace("_", " "))
+            for field in dataclasses.fields(self)
             if getattr(self, field.name)
-        ]
-        return ", ".join(([f"{self.repeats} draws"] if self.repeats else []) + words)
+        )
 
 
 AUTHORS = Protocol()
@@ -100,6 +100,7 @@ OnStages = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
 
 
 @torch.inference_mode()
+@cuda_kernels(tf32=False, benchmark=False)
 def evaluate(
     model: SMNet,
     pictures: Sequence[Picture],
@@ -114,7 +115,8 @@ def evaluate(
     one, and measure the result.
 
     The noisy picture is measured as the network gets it; every result is clamped to [0, 1]. Where
-    the network's output is not finite, its PSNR is nan.
+    the network's output is not finite, its PSNR is nan. On CUDA, float32 is exact, whatever
+    PyTorch's settings are.
 
     Args:
         model: the network, on its own device. It is in eval mode meanwhile.

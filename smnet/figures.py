@@ -6,13 +6,12 @@ import cv2
 import matplotlib
 import numpy as np
 
-from smnet.cli import one_line
 from smnet.evaluation import Score
 from smnet.images import read_picture
 from smnet.metrics import to_db
 from smnet.results import Run, all_paper_results
 from smnet.tables import NOT_METHODS, Row, row_of
-from utils import SMNetError, replacing
+from utils import SMNetError, one_line, replacing
 
 matplotlib.use("Agg")  # no window: files alone
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a dollar sign

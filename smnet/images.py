@@ -14,17 +14,12 @@ import torch
 from skimage import data as skimage_data
 from torch import Tensor
 
+from smnet.datasets import SETS
 from smnet.photos.photo import upright
 from smnet.photos.reading import read_photo
 from utils import SMNetError, replacing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-# What download.py fetches, by name.
-DOWNLOADABLE = (
-    "Set12", "Set68", "CBSD68", "Kodak24", "McMaster", "BSDS500", "PolyU", "PolyU_full", "CC",
-    "Unsplash",
-)  # fmt: skip
 
 # Photographs in scikit-image's wheel (function names in skimage.data), disjoint for training and
 # testing.
@@ -140,7 +135,7 @@ def canonical_path(path: str | Path) -> Path:
 def download_advice(folder: str | Path) -> str:
     """The end of an error: how to get the data set that a path is of; empty where it is none that
     download.py has."""
-    names = [name for name in DOWNLOADABLE if name in Path(folder).parts]
+    names = [name for name in SETS if name in Path(folder).parts]
     return f"; fetch it: python download.py {names[0]}" if names else ""
 
 

@@ -13,9 +13,8 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from smnet.cli import one_line
 from smnet.images import Picture, PictureFiles
-from utils import SMNetError, describe
+from utils import SMNetError, describe, one_line
 
 # The attribute "kind" of our h5 files.
 PATCHES, PICTURES = "smnet training patches", "smnet validation pictures"

@@ -9,9 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from smnet.cli import one_line
 from smnet.evaluation import Score, averages
-from utils import SMNetError, replacing
+from utils import SMNetError, one_line, replacing
 
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
 

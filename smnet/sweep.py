@@ -12,13 +12,13 @@ import h5py
 import numpy as np
 import torch
 
-from smnet.cli import one_line
 from smnet.devices import has_bf16, is_out_of_memory
 from smnet.images import Picture
 from smnet.patches import write_patches
 from smnet.timing import Setup, free_cache, seconds_in_a_loop, train_task
 from smnet.training.loading import BatchReader
 from smnet.training.samples import EpochBatches, PatchDataset
+from utils import one_line
 
 WIDTHS = (16, 64)
 PRECISIONS = ("fp32", "tf32", "bf16")

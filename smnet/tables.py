@@ -2,14 +2,15 @@
 figures, in Markdown and LaTeX."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from smnet.cli import one_line
 from smnet.evaluation import Score, noise_name
 from smnet.results import Run
+from utils import one_line
 
 NOT_METHODS = ("noisy",)  # never the best of a row
 
@@ -134,7 +135,8 @@ def short_names(paths: Iterable[Name]) -> dict[Name, str]:
     the path."""
     paths = list(dict.fromkeys(paths))
     names = [Path(path).name.removesuffix(".pth").removesuffix(".jsonl") for path in paths]
-    return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names)}
+    counts = Counter(names)
+    return {path: name if counts[name] == 1 else str(path) for path, name in zip(paths, names)}
 
 
 def labels_of(runs: list[Run]) -> list[str]:

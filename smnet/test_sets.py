@@ -123,8 +123,8 @@ def files_in(folder: Path) -> list[PictureFiles]:
     names then still differ."""
     paths = find_pictures(folder)
     stems = [path.relative_to(folder).with_suffix("") for path in paths]
-    times = Counter(stems)
+    counts = Counter(stems)
     return [
-        PictureFiles(str(stem if times[stem] == 1 else path.relative_to(folder)), path)
+        PictureFiles(str(stem if counts[stem] == 1 else path.relative_to(folder)), path)
         for path, stem in zip(paths, stems)
     ]

@@ -134,12 +134,12 @@ def wanted_sets(args: argparse.Namespace, defaults: dict) -> list[str]:
 
 
 def wanted_sigmas(args: argparse.Namespace, defaults: dict) -> list[float | None]:
-    """The noise levels asked for, each once; [None] for real noise."""
+    """The noise levels asked for, `all` expanded, each once; [None] for real noise."""
     if args.mode == "R":
         return [None]
     wanted = args.test_noiseL or defaults["test_noiseL"]
-    sigmas = (defaults["all_noiseL"] if word == "all" else [word] for word in wanted)
-    return list(dict.fromkeys(chain.from_iterable(sigmas)))
+    expanded = (defaults["all_noiseL"] if sigma == "all" else [sigma] for sigma in wanted)
+    return list(dict.fromkeys(chain.from_iterable(expanded)))
 
 
 def wanted_pairs(args: argparse.Namespace, defaults: dict) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smnet import cli
-from smnet.cli import number, one_line, refuse_overwrite, report_problems
+from smnet.cli import number, refuse_overwrite, report_problems
 from utils import SMNetError
 
 
@@ -48,7 +48,3 @@ def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path):
     refuse_overwrite(path, overwrite=True)
     with pytest.raises(SMNetError, match="a already exists; --overwrite replaces it, or else"):
         refuse_overwrite(path, overwrite=False, advice=", or else")
-
-
-def test_bytes_that_are_not_utf_8_are_escaped():
-    assert one_line("a\udcffb") == "a\\udcffb"

@@ -9,6 +9,7 @@ from helpers import synthetic_planes
 
 from models import SMNet
 from smnet import evaluation
+from smnet.devices import cuda_kernels
 from smnet.fast import fast, with_float32_output
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, psnr
@@ -137,19 +138,24 @@ def test_evaluation_leaves_the_global_generator_and_the_mode_alone():
     assert model.training
 
 
-def test_the_measured_network_is_exact_on_cuda(monkeypatch):
-    seen = []
+def test_float32_is_exact_on_cuda_whatever_the_settings_are():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    model, seen = SMNet(1, 4), []
+    model.noise_memory.register_forward_hook(
+        lambda *_: seen.append((cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark))
+    )
+    with cuda_kernels(tf32=True, benchmark=True):
+        evaluate_one(model)
+        assert seen == [(False, False, False)]
+        assert cudnn.allow_tf32 and matmul.allow_tf32 and cudnn.benchmark
 
-    class Watched(SMNet):
-        def stages(self, x):
-            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
-            return x, x, x
 
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # PyTorch's default
-    monkeypatch.setattr(evaluation, "for_inference", lambda model, amp: model)
-    evaluation.evaluate(Watched(1, 4), [Picture("a", synthetic_planes(0, 32, 32))], sigma=25)
-    assert seen == [(False, False)]
-    assert torch.backends.cudnn.allow_tf32
+def test_protocols_in_words():
+    assert str(evaluation.AUTHORS) == ""
+    every = evaluation.Protocol(
+        repeats=2, clip=True, quantize=True, y_channel=True, amp=True, self_ensemble=True
+    )
+    assert str(every) == "2 draws, clip, quantize, y channel, amp, self ensemble"
 
 
 def test_warming_up_is_one_forward_more_and_changes_no_figure():

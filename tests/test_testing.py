@@ -1,6 +1,5 @@
 """The command of test_*.py: tables, files, and what is said of mistakes."""
 
-import argparse
 import csv
 import json
 
@@ -13,7 +12,6 @@ from helpers import save_model, write_folder
 import test_gray as gray_script
 import test_rgb as rgb_script
 from smnet import testing
-from smnet.testing_options import wanted_sigmas
 from utils import SMNetError
 
 
@@ -161,9 +159,11 @@ def test_a_mean_ssim_of_some_pictures_is_said_and_a_sigma_is_done_once(work, cap
     assert capsys.readouterr().out.count("the mean SSIM is of 2 of 3 pictures") == 1
 
 
-def test_all_stands_for_its_sigmas_beside_others():
-    args = argparse.Namespace(mode="B", test_noiseL=["all", 10, 25])
-    assert wanted_sigmas(args, {"all_noiseL": [15, 25, 50]}) == [15, 25, 50, 10]
+def test_all_sigmas_stand_beside_others_each_once(work):
+    words = "--mode B --test_data Set12 --test_noiseL 10 all 25 5 --json x.json"
+    assert gray_script.main(words.split()) == 0
+    sigmas = [run["sigma"] for run in json.loads((work / "x.json").read_text())]
+    assert sigmas == [10, 15, 25, 50, 5]
 
 
 def test_what_was_done_before_an_interruption_is_kept(work, capsys, monkeypatch):

@@ -1,4 +1,5 @@
-"""Checkpoints that are damaged, foreign or hostile; files that are never half-written."""
+"""Checkpoints that are damaged, foreign or hostile; files that are never half-written; names with
+odd letters."""
 
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 
 import utils
 from models import SMNet
-from utils import SMNetError, load_model, replacing
+from utils import SMNetError, load_model, one_line, replacing
 
 
 class Hostile:
@@ -178,3 +179,7 @@ def test_a_folded_network_comes_back(tmp_path):
 def test_a_folder_is_no_checkpoint(checkpoint):
     with pytest.raises(SMNetError, match="is a folder; give a .pth file; in .* there are a.pth$"):
         load_model(checkpoint.parent)
+
+
+def test_bytes_that_are_not_utf_8_are_escaped():
+    assert one_line("a\udcffb") == "a\\udcffb"
