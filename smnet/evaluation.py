@@ -135,13 +135,10 @@ def evaluate(
         once = dataclasses.replace(protocol, self_ensemble=False)
         once.denoise(network, to_float(pictures[0].clean))
     bar = tqdm(pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None)
-    with cuda_kernels(tf32=False, benchmark=False):
-        scores = [
-            measure_picture(
-                network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages
-            )
-            for picture in bar
-        ]
+    scores = [
+        measure_picture(network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages)
+        for picture in bar
+    ]
     model.train(was_training)
     return scores
 
