@@ -65,10 +65,12 @@ def options(defaults: dict) -> Iterator[tuple[list[str], str, dict]]:
     )
     yield option("--pairs", text, nargs=2, metavar=("NOISY", "CLEAN"))
     text = (
-        "epoch of the weights in --weights_dir (default: the highest; if there are none, the "
-        "weights in pretrained/ are used)"
+        "epoch of the weights in --weights_dir, or best: those with the highest validation PSNR "
+        "(default: the highest epoch; if there are none, the weights in pretrained/ are used)"
     )
-    yield option("-c -checkpoint --checkpoint", text, type=number(int, 1), metavar="N")
+    epoch = number(int, 1)
+    epoch_or_best = {"type": lambda word: word if word == "best" else epoch(word)}
+    yield option("-c -checkpoint --checkpoint", text, metavar="N|best", **epoch_or_best)
     text = "weights to use, ours or the authors', whatever --mode says (a .pth file)"
     yield option("--weights", text, metavar="FILE")
     yield preset("weights_dir", "folder that train_*.py wrote weights to", metavar="DIR")
@@ -104,8 +106,7 @@ def conflicts(args: argparse.Namespace) -> list[tuple[bool, str]]:
     return [
         (
             bool(args.checkpoint and args.weights),
-            "--checkpoint is an epoch of the weights in --weights_dir, --weights is a file: "
-            "give one of them",
+            "--checkpoint names weights in --weights_dir, --weights is a file: give one of them",
         ),
         (
             bool(real and (args.clip or args.repeats or args.test_noiseL)),

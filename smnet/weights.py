@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import utils
 from models import SMNet
@@ -25,7 +26,7 @@ def find_model(
     *,
     weights: str | None,
     weights_dir: str,
-    checkpoint: int | None = None,
+    checkpoint: int | Literal["best"] | None = None,
     real: bool = False,
 ) -> TrainedModel:
     """The network for a noise level (None: the blind one).
@@ -36,7 +37,8 @@ def find_model(
         weights: a .pth file to use instead of those in `weights_dir`.
         weights_dir: folder that train_*.py wrote to. If that is `weights` and has no matching file,
             the one in pretrained/ is used, with a notice on stdout.
-        checkpoint: epoch; None: the highest there is.
+        checkpoint: epoch, or "best": the weights with the highest validation PSNR; None: the
+            highest epoch there is.
         real: the network that was trained on pairs of real noise.
 
     Raises:
@@ -60,7 +62,7 @@ def find_weights(
     noiseL: float | None,
     weights_dir: str | Path,
     *,
-    checkpoint: int | None,
+    checkpoint: int | Literal["best"] | None,
     real: bool,
 ) -> Path:
     """The file of weights that `find_model` loads.

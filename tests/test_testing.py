@@ -82,6 +82,9 @@ def test_all_blind_folders_and_the_authors_options(work, capsys):
         == 0
     )
     assert "model_gray_L25_2.pth" in capsys.readouterr().out
+    save_model(work / "weights", "model_gray_L25_best", epoch=2)
+    assert gray_script.main("-c best --test_data Set12".split()) == 0
+    assert "weights/model_gray_L25_best.pth (epoch 2, width 4)" in capsys.readouterr().out
     assert gray_script.main(["--mode", "B", "--test_noiseL", "all", "--test_data", "all"]) == 0
     said = capsys.readouterr().out
     assert [
@@ -186,7 +189,7 @@ def test_what_was_done_before_an_interruption_is_kept(work, capsys, monkeypatch)
     assert "error: Set12: out of memory; use smaller pictures\n" in capsys.readouterr().err
 
 
-WRONG = """--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; --x; -c 3 --weights x.pth;
+WRONG = """--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; -c bset; --x; -c 3 --weights x.pth;
     --save_stages; --y_channel"""
 
 

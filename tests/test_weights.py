@@ -30,10 +30,22 @@ def test_shipped_weights_denoise(packed):
     assert Path("photo_denoised.png").is_file()
 
 
-@pytest.mark.parametrize("words", [["-c", "2"], ["--mode", "S"]])
+@pytest.mark.parametrize("words", [["-c", "2"], ["-c", "best"], ["--mode", "S"]])
 def test_shipped_weights_are_not_used_for_an_epoch_or_sigma_that_is_missing(packed, capsys, words):
     assert gray_script.main([*BLIND, *words]) == 1
     assert "shipped has gray_B)" in capsys.readouterr().err
+
+
+def test_the_best_weights_are_those_of_that_name(tmp_path):
+    for name, epoch in (("3", 3), ("10", 10), ("best", 3)):
+        save_model(tmp_path, f"model_gray_B_{name}", epoch=epoch)
+    options = dict(weights=None, weights_dir=str(tmp_path))
+    assert find_model(1, None, **options).epoch == 10
+    best = find_model(1, None, checkpoint="best", **options)
+    assert best.path == tmp_path / "model_gray_B_best.pth" and best.epoch == 3
+    expected = r"no weights .*model_gray_L25_best.pth; in .* there are model_gray_B_10.pth, .*"
+    with pytest.raises(SMNetError, match=expected):
+        find_model(1, 25, checkpoint="best", **options)
 
 
 def test_shipped_weights_are_not_used_for_another_folder(packed):
