@@ -6,6 +6,7 @@ mean over the pictures. `Protocol` has what other papers do.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,13 +21,16 @@ from smnet.devices import autocast, cuda_kernels, synchronize
 from smnet.fast import for_inference
 from smnet.images import Picture, to_float, to_uint8
 from smnet.metrics import add_test_noise, baselines, luma, psnr, ssim
+from smnet.tiling import LARGEST, in_tiles, possible_side, tile_grid
 
 TEST_NOISE = {1: dict(seed=0, draws=1), 3: dict(seed=12, draws=3)}  # by channels
+WHOLE = 4_000_000  # pixels of the largest picture that is denoised whole unless tiles are asked for
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a denoiser is tested; the defaults are the authors' way."""
+    """How a denoiser is tested; the defaults are the authors' way, but for tiles of large
+    pictures."""
 
     repeats: int = 0  # draws of noise a picture, 0: the authors', 1 for gray and 3 for RGB
     clip: bool = False  # the noisy picture is clipped to [0, 1]
@@ -34,6 +38,9 @@ class Protocol:
     y_channel: bool = False  # measured on the luma of BT.601 (BasicSR's test_y_channel); RGB only
     amp: bool = False  # the network computes in bf16, on GPUs without it in fp16
     self_ensemble: bool = False  # the mean of the results for all eight orientations of the picture
+    # Side of the tiles that the picture is cut into, pixels; 0: whole pictures; None: whole up to
+    # `WHOLE` pixels, and tiles of 640 above (with `shuffle` 2: 1280).
+    tile: int | None = None
 
     def noisy_draws(self, clean: Tensor, sigma: float) -> Tensor:
         """Clean (C, H, W) -> (repeats, C, H, W) with the authors' noise of `sigma`, grey levels."""
@@ -46,6 +53,19 @@ class Protocol:
     def denoise(self, model: SMNet, noisy: Tensor) -> tuple[Tensor, Tensor]:
         """Noisy (C, H, W) -> (noise mask, output), each (C, H, W) on the CPU; the mask is of the
         picture as it stands."""
+        height, width = noisy.shape[-2:]
+        whole = max(height, width)
+        side = self.tile or whole
+        if self.tile is None and height * width > WHOLE:
+            side = LARGEST * model.shuffle
+        if side < whole:
+            side = possible_side(side, model.shuffle)
+        tiles = tile_grid(height, width, side, model.shuffle)
+        both = in_tiles(noisy, tiles, functools.partial(self.forward, model))
+        return both[: len(noisy)], both[len(noisy) :]
+
+    def forward(self, model: SMNet, noisy: Tensor) -> Tensor:
+        """Noisy (C, H, W), a picture or a tile -> noise mask and output, (2C, H, W) on the CPU."""
         x = noisy[None].to(next(model.parameters()).device)
         with autocast(x.device, enabled=self.amp):
             noise_mask, _, output = model.stages(x)
@@ -55,7 +75,7 @@ class Protocol:
                     result = model(turned.flip(3)).flip(3) if k >= 4 else model(turned)
                     output = output + torch.rot90(result, -(k % 4), dims=(2, 3))  # in float32
                 output = output / 8
-        return noise_mask[0].float().cpu(), output[0].cpu()
+        return torch.cat([noise_mask[0].float(), output[0]]).cpu()
 
     def measure(
         self, clean: Tensor, restored: Tensor, *, rounded: bool = True
@@ -69,7 +89,7 @@ class Protocol:
         return psnr(clean, restored), ssim(clean, restored)
 
     def __str__(self) -> str:
-        words = {"repeats": f"{self.repeats} draws"}  # of those that are numbers
+        words = {"repeats": f"{self.repeats} draws", "tile": f"tiles of {self.tile}"}
         return ", ".join(
             words.get(field.name, field.name.replace("_", " "))
             for field in dataclasses.fields(self)
@@ -117,6 +137,9 @@ def evaluate(
     The noisy picture is measured as the network gets it; every result is clamped to [0, 1]. Where
     the network's output is not finite, its PSNR is nan. On CUDA, float32 is exact, whatever
     PyTorch's settings are.
+
+    Unless the protocol says otherwise, pictures of more than 4 megapixels are denoised in tiles,
+    blended as denoise.py does: whole, they can need tens of GB. PSNR changes by about 0.01 dB.
 
     Args:
         model: the network, on its own device. It is in eval mode meanwhile.

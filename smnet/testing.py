@@ -20,6 +20,7 @@ from smnet.results import Run, write_csv, write_runs
 from smnet.tables import table
 from smnet.test_sets import load_sets
 from smnet.testing_options import parse_args, wanted_pairs, wanted_sets, wanted_sigmas
+from smnet.tiling import LARGEST
 from smnet.weights import TrainedModel, find_model
 from utils import SMNetError
 
@@ -58,7 +59,8 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             except (MemoryError, RuntimeError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
-                problems.append(f"{name}: out of memory; use smaller pictures")
+                advice = "a smaller --tile" if args.tile else f"--tile {LARGEST}"
+                problems.append(f"{name}: out of memory; give {advice}, or use smaller pictures")
                 continue
             runs.append(run)
             print(table(run), end="\n\n", flush=True)

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from smnet.cli import make_parser, number
+from smnet.tiling import SMALLEST
 
 
 def parse_args(
@@ -86,6 +87,11 @@ def options(defaults: dict) -> Iterator[tuple[list[str], str, dict]]:
     yield option("--amp", text, **flag)
     text = "average over the eight orientations of a picture: better, 8 times as long"
     yield option("--self_ensemble", text, **flag)
+    text = (
+        f"side of the tiles that larger pictures are cut into, pixels, at least {SMALLEST}: for "
+        "pictures that do not fit into memory whole; 0: whole pictures (default: 0)"
+    )
+    yield option("--tile", text, type=number(int, 0), default=0, metavar="N")
     text = "also measure the best Gaussian blur and scikit-image's NL-means"
     yield option("--baseline", text, **flag)
     text = "write clean, noisy, denoised and noise mask (+ 0.5) there, as PNG"
@@ -116,6 +122,10 @@ def conflicts(args: argparse.Namespace) -> list[tuple[bool, str]]:
         (
             bool(args.pairs and not real),
             f"--pairs is for real noise: give --mode R, not {args.mode}",
+        ),
+        (
+            0 < args.tile < SMALLEST,
+            f"--tile {args.tile}: the smallest tiles have {SMALLEST} pixels; 0: whole pictures",
         ),
         (
             bool(args.save_stages and not args.save_dir),

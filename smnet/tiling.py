@@ -82,6 +82,46 @@ def ramps(pieces: list[tuple[int, int]], scale: int = 1) -> list[Tensor]:
     return weights
 
 
+Tile = tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]  # rows, weights, columns, weights
+
+
+def possible_side(side: int, scale: int = 1) -> int:
+    """`side` rounded down to one that tiles can have, at least that of the smallest."""
+    step = STEP * scale
+    return max(side // step * step, SMALLEST * scale)
+
+
+def tile_grid(height: int, width: int, side: int, scale: int = 1) -> list[Tile]:
+    """The tiles of a picture, of sides up to `side`, which `possible_side` gave, or one tile where
+    neither side of the picture is longer."""
+    pieces = (cuts(length, side, scale) for length in (height, width))
+    rows, columns = ([*zip(axis, ramps(axis, scale))] for axis in pieces)
+    return [(*row, *column) for row in rows for column in columns]
+
+
+def in_tiles(
+    picture: Tensor,
+    tiles: list[Tile],
+    forward: Callable[[Tensor], Tensor],
+    on_tile: Callable[[], object] | None = None,
+) -> Tensor:
+    """A picture (C, H, W) -> what `forward` makes of its tiles, (D, H, W), blended.
+
+    `on_tile()` is called after every tile, if there are several.
+    """
+    if len(tiles) == 1:
+        return forward(picture)
+    output = None
+    for (top, bottom), rows, (left, right), columns in tiles:
+        piece = forward(picture[:, top:bottom, left:right])
+        if output is None:
+            output = piece.new_zeros(len(piece), *picture.shape[1:])
+        output[:, top:bottom, left:right] += piece * (rows[:, None] * columns)
+        if on_tile:
+            on_tile()
+    return output
+
+
 class Denoiser:
     """A network that denoises pictures of any size, in tiles where they are large.
 
@@ -103,7 +143,7 @@ class Denoiser:
     ):
         self.model, self.memory, self.tile = for_inference(model.eval(), amp=amp), memory, tile
         self.amp = amp
-        self.step, self.smallest = STEP * model.shuffle, SMALLEST * model.shuffle
+        self.smallest = possible_side(0, model.shuffle)
         self.device = next(model.parameters()).device
         self.limit: float = math.inf  # side of the tiles that have not run out of memory
 
@@ -117,17 +157,11 @@ class Denoiser:
         else:
             side = choose_tile(self.model, self.memory or free_memory(self.device) / 2)
         side = int(min(side, self.limit))
-        return whole if side >= whole else max(side // self.step * self.step, self.smallest)
+        return whole if side >= whole else possible_side(side, self.model.shuffle)
 
-    def tiles(
-        self, height: int, width: int
-    ) -> list[tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]]:
-        """The tiles of a picture: (rows, their weights, columns, their weights) each."""
-        side = self.side(height, width)
-        scale = self.model.shuffle
-        pieces = (cuts(length, side, scale) for length in (height, width))
-        rows, columns = ([*zip(axis, ramps(axis, scale))] for axis in pieces)
-        return [(*row, *column) for row in rows for column in columns]
+    def tiles(self, height: int, width: int) -> list[Tile]:
+        """The tiles of a picture."""
+        return tile_grid(height, width, self.side(height, width), self.model.shuffle)
 
     @torch.inference_mode()
     def __call__(self, picture: Tensor, on_tile: Callable[[], object] | None = None) -> Tensor:
@@ -139,16 +173,7 @@ class Denoiser:
         Raises:
             SMNetError: tiles of the smallest size do not fit into memory.
         """
-        tiles = self.tiles(*picture.shape[-2:])
-        if len(tiles) == 1:
-            return self.one(picture)
-        output = torch.zeros_like(picture)
-        for (top, bottom), rows, (left, right), columns in tiles:
-            piece = self.one(picture[:, top:bottom, left:right])
-            output[:, top:bottom, left:right] += piece * (rows[:, None] * columns)
-            if on_tile:
-                on_tile()
-        return output
+        return in_tiles(picture, self.tiles(*picture.shape[-2:]), self.one, on_tile)
 
     def one(self, piece: Tensor) -> Tensor:
         """One forward, or, where it runs out of memory, several of tiles half the size."""
@@ -166,6 +191,6 @@ class Denoiser:
                     f"not enough memory on {self.device} for {width}x{height} pixels; "
                     "try --device cpu"
                 )
-            self.limit = max(max(height, width) // 2 // self.step * self.step, self.smallest)
+            self.limit = possible_side(max(height, width) // 2, self.model.shuffle)
             empty_cache(self.device)
         return self(piece)

@@ -13,6 +13,7 @@ from smnet.devices import cuda_kernels
 from smnet.fast import fast, with_float32_output
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, psnr
+from smnet.tiling import Denoiser
 
 
 def test_evaluate_averages_the_draws_and_clamps():
@@ -153,9 +154,36 @@ def test_float32_is_exact_on_cuda_whatever_the_settings_are():
 def test_protocols_in_words():
     assert str(evaluation.AUTHORS) == ""
     every = evaluation.Protocol(
-        repeats=2, clip=True, quantize=True, y_channel=True, amp=True, self_ensemble=True
+        repeats=2, clip=True, quantize=True, y_channel=True, amp=True, self_ensemble=True, tile=640
     )
-    assert str(every) == "2 draws, clip, quantize, y channel, amp, self ensemble"
+    assert str(every) == "2 draws, clip, quantize, y channel, amp, self ensemble, tiles of 640"
+    assert str(evaluation.Protocol(tile=0)) == ""
+
+
+@pytest.mark.parametrize("shuffle", [1, 2])
+def test_tiles_are_those_of_denoise_py(shuffle):
+    torch.manual_seed(0)
+    model = fast(SMNet(1, 4, shuffle).eval())
+    x = torch.rand(1, 150 * shuffle, 170 * shuffle)
+    with torch.inference_mode():
+        mask, output = evaluation.Protocol(tile=135 * shuffle).denoise(model, x)
+        whole_mask, whole = evaluation.Protocol(tile=0).denoise(model, x)
+    assert torch.equal(output, Denoiser(model, tile=135 * shuffle)(x))
+    assert 0 < (output - whole).abs().max() and (output - whole).abs().mean() < 0.01
+    assert mask.shape == x.shape and (mask - whole_mask).abs().mean() < 0.01
+
+
+def test_only_large_pictures_are_cut_unless_tiles_are_asked_for(monkeypatch):
+    monkeypatch.setattr(evaluation, "WHOLE", 150 * 160)
+    monkeypatch.setattr(evaluation, "LARGEST", 128)
+    model, sides = SMNet(1, 4), []
+    model.noise_memory.register_forward_hook(lambda _, x, y: sides.append(tuple(y.shape[2:])))
+    pictures = [Picture(str(w), synthetic_planes(0, 150, w)) for w in (160, 161)]
+    evaluation.evaluate(model, pictures, sigma=25)
+    assert sides == [(150, 160), *[(96, 104)] * 4]
+    sides.clear()
+    evaluation.evaluate(model, pictures, sigma=25, protocol=evaluation.Protocol(tile=0))
+    assert sides == [(150, 160), (150, 161)]
 
 
 def test_warming_up_is_one_forward_more_and_changes_no_figure():

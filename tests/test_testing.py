@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -186,11 +187,14 @@ def test_what_was_done_before_an_interruption_is_kept(work, capsys, monkeypatch)
     assert (work / "r.csv").exists()
     ends = iter([RuntimeError("CUDA out of memory"), None, None])
     assert gray_script.main(words) == 1
-    assert "error: Set12: out of memory; use smaller pictures\n" in capsys.readouterr().err
+    assert "error: Set12: out of memory; give --tile 640, or use" in capsys.readouterr().err
+    ends = iter([RuntimeError("CUDA out of memory"), None, None])
+    assert gray_script.main([*words, "--tile", "200"]) == 1
+    assert "error: Set12: out of memory; give a smaller --tile, or" in capsys.readouterr().err
 
 
 WRONG = """--test_noiseL -1; --test_noiseL 300; --mode Q; -c 0; -c bset; --x; -c 3 --weights x.pth;
-    --save_stages; --y_channel"""
+    --save_stages; --y_channel; --tile 100"""
 
 
 @pytest.mark.parametrize("words", [words.split() for words in WRONG.split(";")])
@@ -209,6 +213,23 @@ def test_protocol_options_are_said(work, capsys):
         said in capsys.readouterr().out
         and json.loads((work / "x.json").read_text())[0]["protocol"] == said
     )
+
+
+def test_tiles_are_said_and_measured_without_the_papers_figures(work, capsys):
+    write_folder(work / "data" / "Set12", 1, height=150, width=170)
+    words = "--mode B --test_data Set12 --save_dir out --json".split()
+    assert gray_script.main([*words, "whole.json"]) == 0
+    assert gray_script.main([*words, "tiles.json", "--tile", "135"]) == 0
+    assert "epoch 3, width 4); tiles of 135\n" in capsys.readouterr().out
+    (whole,), (tiles,) = (
+        json.loads(Path(f"{name}.json").read_text()) for name in ("whole", "tiles")
+    )
+    assert tiles["protocol"] == "tiles of 135" and tiles["paper"] == {} != whole["paper"]
+    for name, is_cut in (("00", True), ("01", False)):
+        masks = [cv2.imread(f"{run['saved']}/{name}_mask.png", -1) for run in (whole, tiles)]
+        assert masks[0].shape == masks[1].shape
+        assert np.array_equal(*masks) != is_cut
+    assert Path(tiles["saved"]) == Path("out/Set12_sigma25_model_gray_B_3_tiles_of_135")
 
 
 def test_a_set_and_one_above_it_of_the_same_name_are_saved_apart(work):
