@@ -1,5 +1,7 @@
 """Training goes on to the same bits, and never replaces a run unasked."""
 
+import json
+
 import pytest
 import torch
 from training_helpers import (
@@ -96,6 +98,16 @@ def test_a_state_of_other_settings_is_not_replaced_unasked(train_args, tmp_path)
     with pytest.raises(SMNetError, match="_state.pth would be replaced"):
         train_gray.main([*train_args, "--epochs", "2", "-c", "2", "--seed", "1"])
     assert everything(tmp_path) == before
+
+
+def test_continuing_from_weights_goes_on_counting_the_time(train_args, tmp_path):
+    train_gray.main([*train_args, "--epochs", "1"])
+    (before,) = log_lines(tmp_path)
+    (tmp_path / "weights" / "model_gray_L25_state.pth").unlink()
+    log = tmp_path / "logs" / "model_gray_L25.jsonl"
+    log.write_text(json.dumps({**before, "seconds": 5000.0}) + "\n")
+    train_gray.main([*train_args, "--epochs", "2", "-c", "1"])
+    assert log_lines(tmp_path)[1]["seconds"] > 5000
 
 
 def test_an_epoch_cut_short_is_not_passed_over_in_silence(train_args, tmp_path, capsys):

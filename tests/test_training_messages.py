@@ -178,3 +178,13 @@ def test_a_step_holds_as_much_memory_as_is_said():
     size = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in parameters)
     loss.backward()
     assert 0.6 < size / (2 * 64 * 64 * 8) / advice.BYTES_HELD["cpu"][False] < 1.1
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "WORLD_SIZE"])
+def test_other_launchers_than_torchrun_are_one_line(train_args, tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, "8")
+    with pytest.raises(SMNetError, match="started 8 times at once .* start torchrun"):
+        train_gray.main(train_args)
+    assert not (tmp_path / "weights").exists()
+    monkeypatch.setenv(name, "1")
+    train_gray.main([*train_args, "--max_steps", "1"])

@@ -22,6 +22,8 @@ from smnet import devices
 from utils import SMNetError
 
 LAUNCHED = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun
+# How many processes srun, Open MPI, MPICH and others say that they started.
+COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
 
 
 # How gloo and NCCL say that another process has gone.
@@ -46,8 +48,13 @@ def loss_explained() -> Iterator[None]:
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
     """Join the other processes for as long as the block runs, NCCL on CUDA, else gloo; only process
-    0 prints meanwhile."""
+    0 prints meanwhile.
+
+    Raises:
+        SMNetError: another launcher than torchrun started several processes.
+    """
     if not LAUNCHED:
+        refuse_other_launchers()
         yield
         return
     store = fresh_store()
@@ -59,6 +66,17 @@ def processes(device: torch.device) -> Iterator[None]:
         yield
     # Not after an error: the others may be waiting for this process, and torchrun ends them.
     dist.destroy_process_group()
+
+
+def refuse_other_launchers() -> None:
+    """Raise where this is one of several processes that would each train the same run."""
+    for name in COUNTS:
+        count = os.environ.get(name, "")
+        if count.isdigit() and int(count) > 1:
+            raise SMNetError(
+                f"started {count} times at once ({name}), but only torchrun's processes share a "
+                "run; start torchrun --nproc_per_node=GPUS once on each machine"
+            )
 
 
 def fresh_store() -> dist.Store:

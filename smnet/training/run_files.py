@@ -1,12 +1,14 @@
 """The files of a training run: weights by epoch, the best, the training state, the log."""
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
 import torch
 
 import utils
+from smnet.results import read_log
 from smnet.training import distributed
 from smnet.training.learner import Learner
 from utils import SMNetError
@@ -94,6 +96,14 @@ class RunFiles:
                 kept.append(text)
         with utils.replacing(self.log_file) as temporary:
             temporary.write_text("\n".join([*kept, json.dumps(line)]) + "\n")
+
+    def seconds_until(self, epoch: int) -> float:
+        """The training's seconds up to the end of an epoch, by the log; 0 where it does not say."""
+        with contextlib.suppress(SMNetError):
+            for line in read_log(self.log_file) if self.log_file.is_file() else []:
+                if line.get("epoch") == epoch:
+                    return float(line.get("seconds", 0))
+        return 0.0
 
     def read_state(self) -> tuple[dict, Path, list[str]]:
         """(the newest training state, its file, lines to print): where the newest is missing or

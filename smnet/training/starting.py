@@ -131,7 +131,12 @@ def plan_to_continue(files: RunFiles, epoch: int) -> Plan:
     return Plan(
         say=say,
         model=read_weights(files.learner, weights_file, content),
-        progress=Progress(epoch=epoch, step=step, best=best_until(files, epoch)),
+        progress=Progress(
+            epoch=epoch,
+            step=step,
+            seconds=files.seconds_until(epoch),
+            best=best_until(files, epoch),
+        ),
         replaced=in_the_way,
     )
 
