@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import psutil
@@ -19,7 +20,7 @@ from training_helpers import assert_same_weights, final_weights, folders
 
 import dataset_gray
 import train_gray
-from smnet.training import learner, loading, validation
+from smnet.training import learner, validation
 from smnet.training.advice import workers_advice
 from smnet.training.loading import BatchReader
 from smnet.training.samples import EpochBatches, PatchDataset, jitter_colors, orient
@@ -66,12 +67,21 @@ def test_workers_pass_on_bytes(gray_h5):
     assert all(map(torch.equal, ours, whole))
 
 
-def test_workers_share_the_cores(monkeypatch):
-    given = []
-    monkeypatch.setattr(loading.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(loading.cv2, "setNumThreads", given.append)
-    loading.prepare_worker(0)
-    assert given == [1]
+class Threads(PatchDataset):
+    """Its crops say how many threads OpenCV has where they are read."""
+
+    def crop(self, key):
+        return torch.full_like(super().crop(key), cv2.getNumThreads())
+
+
+def test_workers_share_the_cores(gray_h5):
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((999, 999), np.float32), (0, 0), 3)  # its pool of threads is there
+    dataset = Threads(gray_h5[0], channels=1, patch_size=32, noise_range=(0, 0), draws=2, seed=7)
+    batches = EpochBatches(len(dataset), 4, seed=7)
+    with BatchReader(dataset, batches, workers=1, pin_memory=False) as reader:
+        clean, _ = next(iter(reader))
+    assert (clean * 255).unique().tolist() == [1] and cv2.getNumThreads() == 2
 
 
 @WITHOUT_SIGNALS

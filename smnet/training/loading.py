@@ -102,7 +102,8 @@ class BatchReader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         with self.at_once(), failures_explained(self.check):
-            self.iterator = iter(self.loader)
+            with one_opencv_thread():
+                self.iterator = iter(self.loader)
             self.watch_workers()
         while True:
             with self.at_once(), failures_explained(self.check):
@@ -196,9 +197,25 @@ def failures_explained(check: Callable[[], None]) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Workers that start within it have one thread of OpenCV each: they share the cores already.
+
+    Set before they fork, since a forked process that shrinks OpenCV's pool of threads waits for
+    threads that it does not have.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def prepare_worker(worker: int) -> None:
     """Called first in a worker. A scheduler's SIGTERM and a Ctrl-C reach it as well, but the loop
     is still to get its batch: it ends when the loop kills it, or by itself when that is gone."""
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    cv2.setNumThreads(1)  # as many workers as asked for share the cores
+    if multiprocessing.get_start_method() != "fork":
+        cv2.setNumThreads(1)
