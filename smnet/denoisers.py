@@ -24,7 +24,7 @@ class DenoiserCache:
         noiseL: sigma that the network was trained at, grey levels; mode S alone.
         weights: files to use instead, one, or one for gray and one for RGB.
         weights_dir: folder that train_*.py wrote weights to.
-        memory, tile, amp: as `Denoiser` takes them.
+        memory, tile, amp, self_ensemble: as `Denoiser` takes them.
 
     Raises:
         SMNetError: no such mode, or one that does not go with `noiseL`.
@@ -41,6 +41,7 @@ class DenoiserCache:
         memory: float | None = None,
         tile: int | None = None,
         amp: bool = False,
+        self_ensemble: bool = False,
     ):
         if noiseL is not None and mode is None:
             mode = "S"
@@ -50,7 +51,7 @@ class DenoiserCache:
             )
         self.device, self.mode, self.noiseL = device, mode, noiseL
         self.weights, self.weights_dir = weights, weights_dir
-        self.options: dict = dict(memory=memory, tile=tile, amp=amp)
+        self.options: dict = dict(memory=memory, tile=tile, amp=amp, self_ensemble=self_ensemble)
         self.found: dict[int, tuple[Denoiser, str] | str] = {}
 
     def get(self, channels: int) -> tuple[Denoiser, str]:
@@ -120,6 +121,7 @@ def denoise(
     strength: float = 100,
     chroma: float | None = None,
     weights: str | None = None,
+    self_ensemble: bool = False,
     device: str = "auto",
 ) -> np.ndarray:
     """Denoise an array: the same networks and tiles as the command.
@@ -132,6 +134,7 @@ def denoise(
         noiseL: grey levels 0-255, with mode S.
         strength, chroma: percent, as `smnet.strength.take_out`.
         weights: a .pth file to use instead.
+        self_ensemble: whether to average over the eight orientations: better, 8 times as long.
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Returns:
@@ -151,7 +154,8 @@ def denoise(
     if not noisy.isfinite().all():
         raise SMNetError("the array has values that are not finite")
     try:
-        denoiser, name = cached_denoisers(mode, noiseL, weights, device).get(len(noisy))
+        denoisers = cached_denoisers(mode, noiseL, weights, self_ensemble, device)
+        denoiser, name = denoisers.get(len(noisy))
     except SMNetError:
         cached_denoisers.cache_clear()  # the weights may be there next time
         raise
@@ -165,9 +169,13 @@ def denoise(
 
 @functools.cache
 def cached_denoisers(
-    mode: str | None, noiseL: float | None, weights: str | None, device: str
+    mode: str | None, noiseL: float | None, weights: str | None, self_ensemble: bool, device: str
 ) -> DenoiserCache:
     """The networks of `denoise`, kept from call to call."""
     return DenoiserCache(
-        pick_device(device), mode=mode, noiseL=noiseL, weights=[weights] if weights else ()
+        pick_device(device),
+        mode=mode,
+        noiseL=noiseL,
+        weights=[weights] if weights else (),
+        self_ensemble=self_ensemble,
     )

@@ -21,7 +21,7 @@ from smnet.devices import autocast, cuda_kernels, synchronize
 from smnet.fast import for_inference
 from smnet.images import Picture, to_float, to_uint8
 from smnet.metrics import add_test_noise, baselines, luma, psnr, ssim
-from smnet.tiling import LARGEST, in_tiles, possible_side, tile_grid
+from smnet.tiling import LARGEST, in_tiles, other_orientations, possible_side, tile_grid
 
 TEST_NOISE = {1: dict(seed=0, draws=1), 3: dict(seed=12, draws=3)}  # by channels
 WHOLE = 4_000_000  # pixels of the largest picture that is denoised whole unless tiles are asked for
@@ -70,11 +70,7 @@ class Protocol:
         with autocast(x.device, enabled=self.amp):
             noise_mask, _, output = model.stages(x)
             if self.self_ensemble:
-                for k in range(1, 8):
-                    turned = torch.rot90(x, k % 4, dims=(2, 3))
-                    result = model(turned.flip(3)).flip(3) if k >= 4 else model(turned)
-                    output = output + torch.rot90(result, -(k % 4), dims=(2, 3))  # in float32
-                output = output / 8
+                output = (output + sum(other_orientations(model, x))) / 8
         return torch.cat([noise_mask[0].float(), output[0]]).cpu()
 
     def measure(

@@ -2,7 +2,7 @@
 where that fits."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -122,6 +122,18 @@ def in_tiles(
     return output
 
 
+def other_orientations(network: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Tensor]:
+    """What `network` makes of the seven other orientations of x (N, C, H, W), each turned back.
+
+    With the result for x itself, their mean is the geometric self-ensemble (Lim et al., EDSR,
+    2017).
+    """
+    for k in range(1, 8):
+        turned = torch.rot90(x, k % 4, dims=(2, 3))
+        result = network(turned.flip(3)).flip(3) if k >= 4 else network(turned)
+        yield torch.rot90(result, -(k % 4), dims=(2, 3))
+
+
 class Denoiser:
     """A network that denoises pictures of any size, in tiles where they are large.
 
@@ -131,6 +143,7 @@ class Denoiser:
             and tiles for all that is larger than one, since they are faster then.
         tile: side of the tiles, pixels; None: by the memory, 0: no tiles.
         amp: whether the network computes in bf16 or fp16.
+        self_ensemble: whether to average the results for all eight orientations of a tile.
     """
 
     def __init__(
@@ -140,9 +153,10 @@ class Denoiser:
         memory: float | None = None,
         tile: int | None = None,
         amp: bool = False,
+        self_ensemble: bool = False,
     ):
         self.model, self.memory, self.tile = for_inference(model.eval(), amp=amp), memory, tile
-        self.amp = amp
+        self.amp, self.self_ensemble = amp, self_ensemble
         self.smallest = possible_side(0, model.shuffle)
         self.device = next(model.parameters()).device
         self.limit: float = math.inf  # side of the tiles that have not run out of memory
@@ -182,7 +196,11 @@ class Denoiser:
             try:
                 exact = cuda_kernels(tf32=False, benchmark=False)
                 with exact, autocast(self.device, enabled=self.amp):
-                    return self.model(piece[None].to(self.device))[0].float().cpu()
+                    x = piece[None].to(self.device)
+                    output = self.model(x).float()
+                    if self.self_ensemble:
+                        output = (output + sum(other_orientations(self.model, x))) / 8
+                    return output[0].cpu()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

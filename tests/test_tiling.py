@@ -61,6 +61,15 @@ def test_amp_is_close():
     assert len(ours.unique()) > 0.9 * ours.numel()  # in bf16 there would be some hundred
 
 
+def test_self_ensemble_turns_and_mirrors_with_the_picture():
+    torch.manual_seed(0)
+    model, x = SMNet(1, 8), torch.rand(1, 40, 52)
+    denoiser, single = Denoiser(model, self_ensemble=True), Denoiser(model)
+    for move in (lambda t: torch.rot90(t, 1, dims=(1, 2)), lambda t: t.flip(2)):
+        torch.testing.assert_close(denoiser(move(x)), move(denoiser(x)), rtol=0, atol=1e-5)
+        assert (single(move(x)) - move(single(x))).abs().max() > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffle, tile", [(1, 136), (2, 272)])
 def test_tiles_are_seamless(shuffle, tile):

@@ -39,7 +39,7 @@ SAY_EVERY = 30  # seconds from one line to the next where the output is no termi
 
 
 @dataclasses.dataclass
-class Run:
+class TrainingRun:
     """A run at work."""
 
     learner: Learner
@@ -124,7 +124,7 @@ def train(
     try:
         exact = devices.cuda_kernels(tf32=False, benchmark=False)  # for validation
         with exact, reader, StopRequest() as stop:
-            run = Run(learner, files, reader, writer, stop)
+            run = TrainingRun(learner, files, reader, writer, stop)
             while done.step < learner.total_steps or not done.closed:
                 batches.epoch, batches.skip = done.epoch, done.batch
                 if learner.steps_left_in_epoch():  # none where a run was interrupted in validation
@@ -146,7 +146,7 @@ def train(
 
 
 @contextmanager
-def saved_if_data_fail(run: Run, meter: Meter | None = None) -> Iterator[None]:
+def saved_if_data_fail(run: TrainingRun, meter: Meter | None = None) -> Iterator[None]:
     """Where the next batch cannot be read, save what was done before it, and say so.
 
     Of several processes none can where losses are unread: the others are in the next step already.
@@ -166,7 +166,7 @@ def saved_if_data_fail(run: Run, meter: Meter | None = None) -> Iterator[None]:
         ) from None
 
 
-def train_epoch(run: Run) -> None:
+def train_epoch(run: TrainingRun) -> None:
     """The steps from where the run stands to the end of the epoch, or to the run's last step; the
     state is then saved."""
     learner, device = run.learner, run.learner.device
@@ -210,7 +210,7 @@ def progress_bar(learner: Learner, last_batch: int) -> tqdm:
     )
 
 
-def wanted_signal(run: Run, *, look: bool) -> int:
+def wanted_signal(run: TrainingRun, *, look: bool) -> int:
     """The signal that any of the processes has got, 0: none.
 
     Together, or one process would wait for another that has stopped. Of several processes on CUDA
@@ -223,7 +223,7 @@ def wanted_signal(run: Run, *, look: bool) -> int:
     return 0
 
 
-def take_reading(run: Run, meter: Meter) -> float:
+def take_reading(run: TrainingRun, meter: Meter) -> float:
     """Add what the meter has to the progress; the last step's loss.
 
     Raises:
@@ -240,7 +240,7 @@ def take_reading(run: Run, meter: Meter) -> float:
     return mse
 
 
-def report(run: Run, bar: tqdm, mse: float, *, last: bool) -> None:
+def report(run: TrainingRun, bar: tqdm, mse: float, *, last: bool) -> None:
     """Show a step's loss in the bar, in TensorBoard, and as a line where there is no bar."""
     learner, done = run.learner, run.learner.done
     text = f"loss {mse:.5f}, PSNR {to_db(mse):.2f} dB, {run.speed:.1f} pictures/s"

@@ -18,7 +18,7 @@ from utils import SMNetError
 
 
 @dataclasses.dataclass
-class Plan:
+class StartPlan:
     """What a start will do."""
 
     say: list[str] = dataclasses.field(default_factory=list)  # lines to print
@@ -45,7 +45,7 @@ def start(files: RunFiles) -> None:
         share_state(files.learner)
 
 
-def make_plan(files: RunFiles) -> Plan:
+def make_plan(files: RunFiles) -> StartPlan:
     """What `--checkpoint`, `--resume` or `--init` asks for, else a start from the beginning.
 
     Raises:
@@ -84,7 +84,7 @@ def is_restart(files: RunFiles) -> bool:
     return False
 
 
-def plan_to_resume(files: RunFiles) -> Plan:
+def plan_to_resume(files: RunFiles) -> StartPlan:
     """From the newest state."""
     state, path, notes = files.read_state()
     plan = plan_from_state(files, state, path)
@@ -92,7 +92,7 @@ def plan_to_resume(files: RunFiles) -> Plan:
     return dataclasses.replace(plan, say=[*notes, *plan.say, done])
 
 
-def plan_to_continue(files: RunFiles, epoch: int) -> Plan:
+def plan_to_continue(files: RunFiles, epoch: int) -> StartPlan:
     """From the training state where it is of the same step as that epoch's weights, else from
     these."""
     weights_file, state_file = files.file(epoch), files.file("state")
@@ -128,7 +128,7 @@ def plan_to_continue(files: RunFiles, epoch: int) -> Plan:
         say.append(
             f"epoch {epoch} ended early (--max_steps): its last {missing} steps are left out"
         )
-    return Plan(
+    return StartPlan(
         say=say,
         model=read_weights(files.learner, weights_file, content),
         progress=Progress(
@@ -141,10 +141,10 @@ def plan_to_continue(files: RunFiles, epoch: int) -> Plan:
     )
 
 
-def plan_afresh(files: RunFiles) -> Plan:
+def plan_afresh(files: RunFiles) -> StartPlan:
     """From the beginning, with `--init` from given weights; no file of an earlier run may be
     there."""
-    plan = Plan(removed=files.event_files())
+    plan = StartPlan(removed=files.event_files())
     if files.args.init:
         path = Path(files.args.init)
         plan.model = read_weights(files.learner, path, utils.read_checkpoint(path))
@@ -158,7 +158,7 @@ def plan_afresh(files: RunFiles) -> Plan:
     return plan
 
 
-def plan_from_state(files: RunFiles, state: dict, path: Path) -> Plan:
+def plan_from_state(files: RunFiles, state: dict, path: Path) -> StartPlan:
     """From a training state, after checking that the command agrees with it."""
     try:
         progress = Progress(**state["progress"])
@@ -173,7 +173,7 @@ def plan_from_state(files: RunFiles, state: dict, path: Path) -> Plan:
         raise not_of_this_version(path, error) from None
     if not comparison.same_validation:
         progress.best = -math.inf
-    return Plan(
+    return StartPlan(
         say=comparison.say, state=state, state_file=path, progress=progress, save_state=False
     )
 
@@ -184,7 +184,7 @@ def not_of_this_version(path: Path, error: Exception) -> SMNetError:
     )
 
 
-def carry_out(plan: Plan, files: RunFiles) -> None:
+def carry_out(plan: StartPlan, files: RunFiles) -> None:
     """Do what the plan says."""
     learner = files.learner
     if plan.state:
@@ -207,7 +207,7 @@ def carry_out(plan: Plan, files: RunFiles) -> None:
                 utils.remove(path)
 
 
-def take_state(plan: Plan, files: RunFiles) -> None:
+def take_state(plan: StartPlan, files: RunFiles) -> None:
     """Take over the learner's part of a state and what its files need of it."""
     try:
         files.learner.load(plan.state)
