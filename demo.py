@@ -1,4 +1,4 @@
-"""A page to drop a picture on, in your browser.
+"""A local web page for denoising pictures, in your browser.
 
     pip install -r requirements-demo.txt      # Gradio, once
     python demo.py                            # opens http://127.0.0.1:7860
@@ -27,7 +27,7 @@ from utils import SMNetError
 # --------------------------------------------------------------------------------------------------
 # Defaults; each is also an option of the command line
 DEFAULTS = dict(
-    host="127.0.0.1",  # address to listen on: this machine alone; 0.0.0.0: all that reach it
+    host="127.0.0.1",  # address to listen on: this machine only; 0.0.0.0: all network interfaces
     port=7860,
     max_megapixels=25,  # of a picture; larger ones are for denoise.py
     max_mb=200,  # of a picture's file

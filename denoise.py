@@ -94,7 +94,7 @@ def summary(plan: Plan, *, done: int, skipped: int) -> str:
         line += f", {plan.already} already there (--overwrite replaces results)"
     if plan.others:
         endings = ", ".join(sorted({path.suffix.lower() for path in plan.others}))
-        line += f", passed over {len(plan.others)} of kinds that cannot be read ({endings})"
+        line += f", ignored {len(plan.others)} in unsupported formats ({endings})"
     return line
 
 
@@ -105,7 +105,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     option = parser.add_argument
-    text = "files, patterns of names such as *.jpg, or folders with all below them"
+    text = "picture files, patterns such as *.jpg, or folders (searched recursively)"
     option("pictures", nargs="+", metavar="PICTURE|FOLDER", help=text)
     text = "a folder for the results, or a file for the only one (default: NAME_denoised beside it)"
     option("-o", "--output", metavar="OUT", help=text)
@@ -113,18 +113,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--noiseL", type=number(float, 0, 255), metavar="SIGMA", help=text)
     text = "for white noise of any level, sigma 0-55"
     option("--blind", action="store_const", const="B", dest="mode", help=text)
-    text = "for the noise of cameras (default: this, if there is such a network, else --blind)"
+    text = "for real camera noise (the default if such a network exists, else --blind)"
     option("--real", action="store_const", const="R", dest="mode", help=text)
     text = "the weights to use, ours or the authors'; one file, or one for gray and one for RGB"
     option("--weights", nargs="+", metavar="FILE", help=text)
     text = "folder that train_*.py wrote weights to (default: %(default)s, else pretrained/)"
     option("--weights_dir", metavar="DIR", help=text)
-    text = "percent of the noise found that is taken out, 0-100 (default: %(default)s)"
+    text = "percentage of the estimated noise to remove, 0-100 (default: %(default)s)"
     option("--strength", type=number(float, 0, 100), metavar="PERCENT", help=text)
     text = "the same for colour noise; --strength is then for brightness (default: as --strength)"
     option("--chroma", type=number(float, 0, 100), metavar="PERCENT", help=text)
-    text = "GB that the network may take: what fits is denoised whole (default: half of what is "
-    text += "free, and tiles, which are faster)"
+    text = "memory limit in GB: pictures that fit are denoised whole (default: half of the free "
+    text += "memory, in tiles, which are faster)"
     option("--memory", type=number(float, 0.01), metavar="GB", help=text)
     text = "side of the tiles that larger pictures are cut into, pixels, at least "
     text += f"{SMALLEST}, or 0: never (default: {LARGEST}, or less as the memory allows)"
@@ -133,7 +133,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--amp", action=argparse.BooleanOptionalAction, help=text)
     text = "average over the eight orientations of a picture: better, 8 times as long"
     option("--self_ensemble", action=argparse.BooleanOptionalAction, help=text)
-    text = "of JPEG and lossy WebP files, 1-100 (default: %(default)s)"
+    text = "quality of JPEG and lossy WebP files, 1-100 (default: %(default)s)"
     option("--quality", type=number(int, 1, 100), metavar="N", help=text)
     option("--overwrite", action="store_true", help="replace results that already exist")
     text = "write NAME_compare.png beside each: before, after, what was removed"
@@ -216,8 +216,8 @@ def denoise_file(
         if not devices.is_out_of_memory(error):
             raise
         raise SMNetError(
-            f"{source}: does not fit into memory with all that is asked for; "
-            "cut it up or scale it down"
+            f"{source}: not enough memory for this picture and its outputs; "
+            "crop it or scale it down"
         ) from None
     bits = photo.pixels.itemsize * 8
     size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'} of {bits} bits"

@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     status = report_problems(map(describe_failure, problems.items()), prefix="error")
     if status:
         print(
-            "give the same command again to fetch what is missing; --mirror URL where GitHub is "
-            "out of reach",
+            "run the same command again to fetch what is missing; use --mirror URL if GitHub is "
+            "unreachable",
             file=sys.stderr,
         )
     return status
@@ -102,7 +102,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     known = {name.lower() for name in SETS} | {"all"}
     unknown = [name for name in args.names if name.lower() not in known]
     if unknown:
-        parser.error(f"no data set {unknown[0]}; there are {', '.join(SETS)}, and all of them: all")
+        parser.error(f"unknown data set {unknown[0]}; choose from {', '.join(SETS)}, or all")
     if not args.names and not args.list:
         parser.error(f"which data sets? {', '.join(SETS)}, or all; --list says more")
     if not re.match(r"https?://[^/]", args.mirror):

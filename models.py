@@ -238,7 +238,7 @@ class SMNet(nn.Module):
         width: base channels, even; the authors' is 64 (4.85 million parameters).
         shuffle: 1, the authors' network, or 2: pictures are folded by pixel unshuffling, 2x2 pixels
             to four times the channels, and the results unfolded. At twice the width that is the
-            same arithmetic, faster on CPUs, and the network sees twice as far.
+            same arithmetic, faster on CPUs, and the receptive field doubles.
     """
 
     def __init__(self, channels: int = 1, width: int = 64, shuffle: int = 1):

@@ -182,7 +182,7 @@ def card(
         f"- data: {args.data}",
         f"- training: {checkpoint['step']:,} steps, {hours:.2f} hours (validation not counted); "
         f"log: {name}.jsonl",
-        f"- on the validation pictures: {checkpoint['val_psnr']:.3f} dB at "
+        f"- validation PSNR: {checkpoint['val_psnr']:.3f} dB at "
         f"{noise_name(checkpoint['val_sigma'])}",
         f"- SHA-256: `{hashlib.sha256(package.content).hexdigest()}`",
     ]

@@ -43,7 +43,7 @@ def parse_options(argv: list[str] | None, *, description: str, defaults: dict) -
     option("--patch_size", type=number(int, 8), metavar="N", help=text)
     text = "pixels from one patch to the next (default: the patch size)"
     option("--stride", type=number(int, 1), metavar="N", help=text)
-    text = f"squeeze training pictures to NxN pixels first, 0: no {shown}"
+    text = f"resize training pictures to NxN first, ignoring aspect ratio, 0: off {shown}"
     option("--resize", type=number(int, 0), metavar="N", help=text)
     text = (
         "average squares of NxN pixels of the training pictures before they are cut, which takes "

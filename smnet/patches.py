@@ -44,7 +44,7 @@ def open_h5(path: str | Path, kinds: tuple[str, ...], channels: int) -> h5py.Fil
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise SMNetError(
-            f"{path} is damaged or no h5 file ({reason}); make it anew: {command}"
+            f"{path} is damaged or not an HDF5 file ({reason}); rebuild it: {command}"
         ) from None
     found, found_channels = file.attrs.get("kind"), file.attrs.get("channels")
     if found in kinds and found_channels == channels:

@@ -170,7 +170,7 @@ def read_log(path: str | Path) -> list[dict]:
     except OSError as error:
         raise SMNetError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise SMNetError(f"{path}: is no training log") from None
+        raise SMNetError(f"{path}: is not a training log") from None
     return lines
 
 

@@ -76,7 +76,7 @@ def remarks(run: Run, mean: Score) -> list[str]:
         )
     gain = mean.psnr["SMNet"] - mean.psnr["noisy"]
     gains = f"gains {gain:.2f} dB and " if math.isfinite(gain) else ""
-    lines.append(f"SMNet {gains}takes {mean.seconds:.2f} s a picture")
+    lines.append(f"SMNet {gains}takes {mean.seconds:.2f} s per picture")
     if run.paper:
         figures = (f"{method} {value:.2f}" for method, value in run.paper.items())
         lines.append(f"paper, PSNR: {', '.join(figures)}")

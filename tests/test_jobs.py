@@ -90,7 +90,7 @@ def test_a_file_is_not_taken_for_the_name_of_a_folder(work, unchanged, capsys):
     for folder in ("results.v2", "there.jpg"):
         assert denoise.main(["a.png", "in", "-o", folder]) == 0
         said = capsys.readouterr().out
-        passed_over = "passed over 2 of kinds that cannot be read (.heic, .nef)"
+        passed_over = "ignored 2 in unsupported formats (.heic, .nef)"
         assert f"denoised 3 pictures, skipped 0, {passed_over}\n" in said
         assert sorted(path.name for path in (work / folder).iterdir()) == [
             "a.png",

@@ -79,7 +79,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_drawn(work, capsys):
     err = capsys.readouterr().err
     assert (
         "foreign.json: was not written by" in err
-        and "broken.jsonl: is no training log" in err
+        and "broken.jsonl: is not a training log" in err
         and "00_clean.png" in err
     )
     assert (

@@ -87,7 +87,7 @@ def test_names_that_are_not_utf_8_come_back_from_json(tmp_path):
 
 def test_a_log_of_something_else_is_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"step": 1}\n')
-    with pytest.raises(SMNetError, match="x.jsonl: is no training log"):
+    with pytest.raises(SMNetError, match="x.jsonl: is not a training log"):
         results.read_log(tmp_path / "x.jsonl")
     with pytest.raises(SMNetError, match="none.jsonl: No such file"):
         results.read_log(tmp_path / "none.jsonl")

@@ -132,7 +132,7 @@ def test_names_are_escaped_for_latex():
 def test_equal_pictures_are_called_equal():
     text = tables.table(run_of("x.pth", noisy=math.inf, scores=[score_of(noisy=math.inf)] * 2))
     assert text.count("equal 0.5000") == 3  # two pictures and the mean
-    assert "inf" not in text and "SMNet takes 0.10 s a picture" in text
+    assert "inf" not in text and "SMNet takes 0.10 s per picture" in text
 
 
 def test_there_is_no_mean_where_some_pictures_are_equal():

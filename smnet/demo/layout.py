@@ -119,14 +119,14 @@ def lay_out_views() -> Views:
     with gr.Column(visible=False, elem_id="results") as results:
         slider = gr.ImageSlider(label="Before and after", format="png", elem_id="slider", **plain)
         strength = gr.Slider(0, 100, 100, step=1, label="Strength, percent", elem_id="strength")
-        apart = gr.Checkbox(label="Another strength for colour noise", elem_id="apart")
+        apart = gr.Checkbox(label="Separate strength for colour noise", elem_id="apart")
         label = "Strength for colour noise, percent"
         chroma = gr.Slider(0, 100, 100, step=1, label=label, visible=False, elem_id="chroma")
         download = gr.DownloadButton(
             "Download", variant="primary", interactive=False, elem_id="download"
         )
         notes = gr.HTML(visible=False)
-        label = "What was removed, times 4 about grey"
+        label = "Removed noise, x 4 around mid-grey"
         removed = gr.Image(label=label, elem_id="removed", **plain)
         draw = gr.Button("Look inside the network", elem_id="draw")
         sheet = gr.Image(show_label=False, visible=False, elem_id="sheet", **plain)

@@ -45,7 +45,7 @@ def noise_added(train_set: PatchDataset, args: argparse.Namespace) -> str:
     shares = [(args.camera, "get a camera's noise"), (args.clean, "stay clean")]
     words = [f"{share:.0%} {what}" for share, what in shares if share]
     pairs = any(file.pairs for file in train_set.files)
-    crops = "of the crops that are no pairs" if pairs else "of the crops"
+    crops = "of the crops that are not pairs" if pairs else "of the crops"
     return f"{crops}, {', '.join([*words, 'the others get white noise'])}"
 
 
@@ -57,9 +57,9 @@ def memory_advice(learner: Learner) -> str | None:
     if needed <= free:
         return None
     return (
-        f"a step takes about {needed:.1f} GB and {free:.1f} GB are free: a larger --accumulate "
-        "computes a batch in more parts, --amp halves it; a smaller --patch_size, --batchsize or "
-        "--width takes less, too"
+        f"a step takes about {needed:.1f} GB and only {free:.1f} GB is free: give "
+        "a larger --accumulate (splits the batch), --amp (halves the memory), or a smaller "
+        "--patch_size, --batchsize or --width"
     )
 
 

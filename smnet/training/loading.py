@@ -173,7 +173,7 @@ def how_it_died(status: int) -> str:
         return f"ended with status {status}"
     name = signal.Signals(-status).name
     if name == "SIGKILL":
-        return f"was killed ({name}): perhaps memory is short; --workers 0 takes less"
+        return f"was killed ({name}): probably out of memory; --workers 0 needs less"
     return f"died ({name})"
 
 

@@ -25,14 +25,14 @@ SIDE, SEED = number(int, 8), number(int, 0, 2**63 - 1)
 
 OPTIONS = [
     Option("train_h5", str, "FILE",
-           "training patches, made by dataset*.py; several files are drawn from as one", nargs="+"),
+           "training patches, made by dataset*.py; several files are sampled as one", nargs="+"),
     Option("val_h5", str, "FILE", "validation pictures, made by dataset*.py"),
     Option("noiseL", SIGMA, "SIGMA", "sigma of the training noise, grey levels 0-255"),
     Option("noiseL_range", SIGMA, ("LOW", "HIGH"),
            "sigma of the training noise is uniform in this range, grey levels 0-255", nargs=2),
     Option("camera", number(float, 0, 1), "SHARE",
-           "share of the crops, pairs left out, that get a camera's noise, 0-1; white noise is for "
-           "those that get neither this nor --clean"),
+           "fraction of the crops (not pairs) that get simulated camera noise, 0-1; those with "
+           "neither this nor --clean get white noise"),
     Option("clean", number(float, 0, 1), "SHARE",
            "share of the crops, pairs left out, that get no noise, 0-1, so that clean pictures "
            "are left alone"),
@@ -49,7 +49,7 @@ OPTIONS = [
            "vary colours: channels permuted, saturation and contrast changed, before noise is "
            "added; RGB, not for pairs"),
     Option("epochs", NATURAL, "N", "epochs in all"),
-    Option("max_steps", WHOLE, "N", "stop after this many steps in all, 0: by epochs alone"),
+    Option("max_steps", WHOLE, "N", "stop after this many steps in total, 0: only by --epochs"),
     Option("optimizer", str, None,
            "adam, or muon for the kernels with more than one input and output channel and adam "
            "for the rest", choices=("adam", "muon")),
@@ -65,23 +65,23 @@ OPTIONS = [
     Option("milestones", NATURAL, "N", "epochs after which to divide the rates by 10", nargs="*"),
     Option("warmup", WHOLE, "N", "steps of linear warm-up of the learning rates"),
     Option("ema", DECAY, "DECAY",
-           "decay per step of the moving average of the weights, which is then validated and "
-           "saved, 0: none"),
-    Option("grad_clip", REAL, "NORM", "greatest norm of the gradient, 0: no clipping"),
+           "EMA decay per step; the EMA weights are then the ones that are validated and "
+           "saved; 0: no EMA"),
+    Option("grad_clip", REAL, "NORM", "maximum gradient norm, 0: no clipping"),
     Option("seed", SEED, "N", "seed of initial weights, samples and noise, a whole number"),
-    Option("workers", WHOLE, "N", "processes that read data, 0: this one does"),
+    Option("workers", WHOLE, "N", "data-loading processes, 0: load in the main process"),
     Option("save_every", REAL, "MINUTES",
-           "minutes from one save of the training state to the next, beside those at each epoch"),
+           "minutes between saves of the training state, besides those at each epoch"),
     Option("device", str, "NAME", "auto, cpu, cuda, cuda:1 or mps"),
     Option("amp", None, None,
            "automatic mixed precision: bf16 where supported, else fp16 with scaled gradients"),
     Option("tf32", None, None,
-           "on CUDA: products with 10-bit mantissas, faster and off by about 1e-3"),
+           "on CUDA: products with 10-bit mantissas, off by about 1e-3"),
     Option("compile", None, None,
-           "torch.compile: takes minutes at the start, faster steps on CUDA"),
+           "torch.compile: takes minutes at the start, no faster on CPUs"),
     Option("accumulate", NATURAL, "N",
-           "parts that a process computes its share of a batch in, one after the other, to save "
-           "memory"),
+           "gradient accumulation: parts that each process splits its share of a batch into, to "
+           "save memory"),
     Option("weights_dir", str, "DIR", "folder for weights and training state"),
     Option("log_dir", str, "DIR", "folder for the jsonl log and TensorBoard's files"),
 ]  # fmt: skip

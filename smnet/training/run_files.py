@@ -68,7 +68,7 @@ class RunFiles:
             SMNetError: the weights are not finite, or the file cannot be written.
         """
         if not torch.stack([p.isfinite().all() for p in self.learner.model.parameters()]).all():
-            self.learner.raise_diverged("there are weights that are no finite numbers")
+            self.learner.raise_diverged("some weights are NaN or infinite")
         state = {
             **self.learner.state(),
             "launch": distributed.launch_id(),

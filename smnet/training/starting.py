@@ -180,7 +180,7 @@ def plan_from_state(files: RunFiles, state: dict, path: Path) -> StartPlan:
 
 def not_of_this_version(path: Path, error: Exception) -> SMNetError:
     return SMNetError(
-        f"{path} is no training state of this version ({error}); continue from weights with -c N"
+        f"{path} is not a training state of this version ({error}); continue from weights with -c N"
     )
 
 
