@@ -57,10 +57,7 @@ def test_one_picture_too_large_for_memory_does_not_end_the_batch(
     monkeypatch.setattr(denoise, "to_tensor", first_fails)
     assert denoise.main(["a.png", "b.png"]) == 1
     printed = capsys.readouterr()
-    assert (
-        "skipped: a.png: not enough memory" in printed.err
-        and Path("b_denoised.png").is_file()
-    )
+    assert "skipped: a.png: not enough memory" in printed.err and Path("b_denoised.png").is_file()
 
 
 @pytest.mark.slow
