@@ -140,10 +140,10 @@ def test_too_little_memory_is_said_before_the_first_step(train_args, tmp_path, m
         train_gray.main([*train_args, *words])
     said = capsys.readouterr().out
     assert "a step takes about 5979.5 GB and" in said and "a larger --accumulate" in said
-    assert "--amp halves it" in said
+    assert "--amp (halves the memory)" in said
     with pytest.raises(KeyboardInterrupt):
         train_gray.main([*train_args, "--overwrite"])
-    assert "are free" not in capsys.readouterr().out
+    assert "GB is free" not in capsys.readouterr().out
 
 
 def test_the_memory_a_step_takes_is_known_before():
