@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -81,14 +82,24 @@ def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
 def cuda_kernels(*, tf32: bool, benchmark: bool) -> Iterator[None]:
     """Within it, float32 products on CUDA may have 10-bit mantissas (`tf32`), and cuDNN times its
     kernels for every new shape (`benchmark`)."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
-    cudnn.allow_tf32 = matmul.allow_tf32 = tf32
-    cudnn.benchmark = benchmark
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    flags: dict[tuple[Any, str], object]
+    flags = {(cudnn, "allow_tf32"): tf32, (matmul, "allow_tf32"): tf32}
     try:
+        before = {flag: getattr(*flag) for flag in flags}
+    except RuntimeError:  # the caller's program uses the newer flags; torch.compile reads the older
+        precision = "tf32" if tf32 else "ieee"
+        flags = {(place, "fp32_precision"): precision for place in (cudnn.conv, matmul)}
+        before = {flag: getattr(*flag) for flag in flags}
+    flags[cudnn, "benchmark"], before[cudnn, "benchmark"] = benchmark, cudnn.benchmark
+    try:
+        for flag, value in flags.items():
+            setattr(*flag, value)
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+        for flag, value in before.items():
+            setattr(*flag, value)
 
 
 def peak_memory(device: torch.device, *, reset: bool = True) -> float:

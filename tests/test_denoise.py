@@ -331,3 +331,15 @@ def test_the_network_is_exact_on_cuda(work, monkeypatch):
     monkeypatch.setattr(Denoiser, "one", watch)
     denoise.denoise(np.zeros((32, 32), np.uint8), device="cpu")
     assert seen == [(False, False)]
+
+
+def test_arrays_are_denoised_in_a_program_that_uses_pytorchs_newer_flags_of_precision():
+    code = """
+import numpy as np, torch, denoise
+torch.backends.fp32_precision = "tf32"
+denoise.denoise(np.zeros((32, 32), np.uint8), device="cpu", mode="B")
+assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+"""
+    command, root = [sys.executable, "-c", code], Path(denoise.__file__).parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
