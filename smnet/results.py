@@ -13,6 +13,7 @@ from smnet.evaluation import Score, averages
 from utils import SMNetError, one_line, replacing
 
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
+GRAY_SETS = ("Set12", "Set68")  # of the paper's test sets; it tests the others in RGB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,3 +194,10 @@ def paper_results(test_set: str, sigma: float | None) -> dict[str, float]:
     """The paper's mean PSNR in dB by method, for a test set and a sigma in grey levels; empty where
     it has none."""
     return all_paper_results().get((test_set, sigma), {})
+
+
+def paper_channels(test_set: str) -> int | None:
+    """The channels that the paper tests a set in; None where it does not."""
+    if test_set in GRAY_SETS:
+        return 1
+    return 3 if any(name == test_set for name, _ in all_paper_results()) else None

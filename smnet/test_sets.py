@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
+from typing import NamedTuple
 
 from smnet.images import (
     SAMPLE_TEST,
@@ -18,14 +19,21 @@ from smnet.patches import read_pictures
 from utils import SMNetError, describe
 
 
+class PictureSet(NamedTuple):
+    """A test set."""
+
+    pictures: list[Picture]
+    unread: int = 0  # pictures of it that could not be read
+
+
 def load_sets(
     wanted: Sequence[str],
     data_dir: str,
     channels: int,
     *,
     pairs: tuple[str, str] | None = None,
-) -> tuple[dict[str, list[Picture]], list[str]]:
-    """(pictures of each test set by its name, what could not be read)."""
+) -> tuple[dict[str, PictureSet], list[str]]:
+    """(the test sets by their names, what could not be read)."""
     sets, problems = {}, []
     for word, name in set_names(wanted).items():
         try:
@@ -49,8 +57,8 @@ def set_names(wanted: Sequence[str]) -> dict[str, str]:
 
 def load_set(
     wanted: str, data_dir: str, channels: int, *, pairs: tuple[str, str] | None = None
-) -> tuple[list[Picture], list[str]]:
-    """(a test set's pictures, a line for each that could not be read).
+) -> tuple[PictureSet, list[str]]:
+    """(a test set, a line for each of its pictures that could not be read).
 
     Args:
         wanted: a folder in `data_dir`, any folder, "sample", or an .h5 file of validation pictures
@@ -63,9 +71,9 @@ def load_set(
         SMNetError: no such set or folder, or no readable picture in it.
     """
     if Path(wanted).suffix == ".h5":
-        return load_h5(wanted, channels, pairs=bool(pairs)), []
+        return PictureSet(load_h5(wanted, channels, pairs=bool(pairs))), []
     if wanted == "sample" and not pairs:
-        return sample_pictures(SAMPLE_TEST, channels), []
+        return PictureSet(sample_pictures(SAMPLE_TEST, channels)), []
     folder = find_folder(wanted, data_dir, pairs=bool(pairs))
     if pairs:
         files, alone = find_pairs([folder], *pairs)
@@ -80,7 +88,7 @@ def load_set(
     if not pictures:
         what = "pairs" if pairs else "pictures"
         raise SMNetError(f"none of the {len(files)} {what} in {folder} can be read")
-    return pictures, problems
+    return PictureSet(pictures, unread=len(files) - len(pictures)), problems
 
 
 def load_h5(path: str, channels: int, *, pairs: bool) -> list[Picture]:

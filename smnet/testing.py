@@ -15,10 +15,10 @@ import utils
 from smnet import devices, sheets
 from smnet.cli import report_problems
 from smnet.evaluation import OnStages, Protocol, evaluate
-from smnet.images import Picture, to_float, write_picture
-from smnet.results import Run, write_csv, write_runs
+from smnet.images import to_float, write_picture
+from smnet.results import Run, paper_channels, write_csv, write_runs
 from smnet.tables import table
-from smnet.test_sets import load_sets
+from smnet.test_sets import PictureSet, load_sets
 from smnet.testing_options import parse_args, wanted_pairs, wanted_sets, wanted_sigmas
 from smnet.tiling import LARGEST
 from smnet.weights import TrainedModel, find_model
@@ -49,10 +49,10 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
         except SMNetError as error:
             problems.append(str(error))
             continue
-        for name, pictures in sets.items():
+        for name, test_set in sets.items():
             taken = [run.saved for run in runs]
             try:
-                run = measure(trained, name, pictures, sigma, args, taken)
+                run = measure(trained, name, test_set, sigma, args, taken)
             except SMNetError as error:
                 problems.append(str(error))
                 continue
@@ -90,7 +90,7 @@ def load_network(args: argparse.Namespace, sigma: float | None, channels: int) -
 def measure(
     trained: TrainedModel,
     set_name: str,
-    pictures: list[Picture],
+    test_set: PictureSet,
     sigma: float | None,
     args: argparse.Namespace,
     taken: Collection[str],
@@ -112,7 +112,7 @@ def measure(
         width=trained.model.width,
         shuffle=trained.model.shuffle,
         noise_range=trained.noise_range,
-        protocol=str(protocol),
+        protocol=differences(protocol, set_name, test_set, trained.model.channels),
         scores=[],
     )
     save = None
@@ -121,7 +121,7 @@ def measure(
         save = saver(run.saved, trained if args.save_stages else None)
     scores = evaluate(
         trained.model,
-        pictures,
+        test_set.pictures,
         sigma=sigma,
         protocol=protocol,
         baseline=args.baseline,
@@ -136,6 +136,17 @@ def measure(
                     f"({trained.path}{', --amp' * args.amp}); this set is left out"
                 )
     return dataclasses.replace(run, scores=scores)
+
+
+def differences(protocol: Protocol, set_name: str, test_set: PictureSet, channels: int) -> str:
+    """What is done differently from the authors, in words; empty: nothing."""
+    words = [str(protocol)]
+    if paper_channels(set_name) not in (None, channels):
+        words.append("as gray" if channels == 1 else "as RGB")
+    if test_set.unread:
+        count = len(test_set.pictures)
+        words.append(f"{count} of {count + test_set.unread} pictures")
+    return ", ".join(filter(None, words))
 
 
 def free_folder(run: Run, save_dir: str, taken: Collection[str]) -> str:

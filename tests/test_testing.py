@@ -292,3 +292,15 @@ def test_a_network_whose_output_overflows_is_one_line(work, capsys):
     assert "Set12, 00: SMNet gives values that are NaN or infinite (huge.pth)" in said.err
     assert said.err.count("\n") == 1 and "gains" not in said.out
     assert not list((work / "out").iterdir())
+
+
+def test_the_papers_figures_stand_beside_whole_sets_in_the_papers_colours_alone(work, capsys):
+    words = "--mode B --test_data CBSD68 Set12 --test_noiseL 25 --json x.json".split()
+    assert gray_script.main(words) == 0
+    as_gray, whole = json.loads((work / "x.json").read_text())
+    assert as_gray["protocol"] == "as gray" and as_gray["paper"] == {}
+    (work / "data" / "Set12" / "01.png").write_bytes(b"no picture")
+    assert gray_script.main(words) == 1
+    part = json.loads((work / "x.json").read_text())[1]
+    assert part["protocol"] == "1 of 2 pictures" and part["paper"] == {} != whole["paper"]
+    assert "1 of 2 pictures" in capsys.readouterr().out
