@@ -52,6 +52,17 @@ def test_jpeg_keeps_its_metadata_and_takes_a_quality(work, unchanged):
     assert (work / "30.jpg").stat().st_size < (work / "98.jpg").stat().st_size / 2
 
 
+def test_noise_does_not_cost_a_progressive_jpeg_its_metadata(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    options = dict(exif=EXIF, icc_profile=ICC, subsampling=0, progressive=True)
+    (tmp_path / "a.jpg").write_bytes(pillow(noise, "JPEG", quality=50, **options))
+    photo = read_photo(tmp_path / "a.jpg")
+    assert writing.write_photo(tmp_path / "b.jpg", photo, noise, quality=94) == []
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert written.info["exif"] and written.info["progressive"]
+        assert written.info["icc_profile"] == ICC
+
+
 @pytest.mark.parametrize("target", ["a_denoised.png", "a.tif", "gray.webp"])
 def test_what_turns_from_gray_to_rgb_loses_the_profile_for_gray(target, work, unchanged, capsys):
     for_gray = bytes(16) + b"GRAY" + bytes(108)

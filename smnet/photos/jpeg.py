@@ -4,9 +4,10 @@ import io
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import JpegImagePlugin
+from PIL import ImageFile, JpegImagePlugin
 
 from smnet.photos.metadata import (
     GAIN_MAP,
@@ -130,5 +131,18 @@ def encode_jpeg(photo: Photo, pixels: np.ndarray, quality: int) -> bytes:
             photo.notes.append(f"its {WORDS[key]} is left out: JPEG holds at most {size} of it")
     buffer = io.BytesIO()
     options = metadata | photo.encoding
-    to_image(photo, pixels).save(buffer, "JPEG", quality=quality, **options)
+    with pillow_buffer(2 * pixels.size if photo.encoding.get("progressive") else 0):
+        to_image(photo, pixels).save(buffer, "JPEG", quality=quality, **options)
     return buffer.getvalue()
+
+
+@contextmanager
+def pillow_buffer(size: int) -> Iterator[None]:
+    """Within it, Pillow encodes into at least `size` bytes: a progressive file must fit into its
+    buffer as a whole, and what Pillow estimates is too small for noise."""
+    before = ImageFile.MAXBLOCK
+    ImageFile.MAXBLOCK = max(before, size)
+    try:
+        yield
+    finally:
+        ImageFile.MAXBLOCK = before
