@@ -208,8 +208,11 @@ def denoise_file(
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
             denoised = remove_noise(noisy, denoiser, weights, on_tile=bar.update)
         output = take_out(noisy, denoised, strength=args.strength, chroma=args.chroma)
+        # The sheets come first, so that a picture whose result is there is wholly done.
+        failure = write_sheets(job, photo, noisy, output, denoiser, args.point)
         notes += write_photo(target, photo, to_samples(output, photo), quality=args.quality)
-        write_sheets(job, photo, noisy, output, denoiser, args.point)
+        if failure:
+            raise SMNetError(f"{target} is written, but not its sheets: {failure}")
     except SMNetError as error:
         raise SMNetError(f"{source}: {error}") from None
     except (MemoryError, RuntimeError) as error:
@@ -259,24 +262,29 @@ def write_sheets(
     output: torch.Tensor,
     denoiser: Denoiser,
     point: tuple[int, int] | None,
-) -> None:
-    """Write the sheets asked for, in the photo's colours.
-
-    Raises:
-        SMNetError: one cannot be written; the denoised picture is.
-    """
+) -> str | None:
+    """Write the sheets asked for, in the photo's colours; returns what went wrong, if anything."""
+    if not job.sheets:
+        return None
     keys = ("icc_profile",) if len(noisy) == 3 else ()
     metadata = {key: photo.metadata[key] for key in keys if key in photo.metadata}
-    for sheet, path in job.sheets.items():
+    drawn = {}
+    try:
         before, after = as_shown(noisy, photo), as_shown(output, photo)
-        try:
+        for sheet, path in job.sheets.items():
             if sheet == "compare":
-                drawn = sheets.comparison(before, after)
+                drawn[path] = sheets.comparison(before, after)
             else:
-                drawn = sheets.stages(denoiser.model, before, point)
-            write_photo(path, Photo(drawn, None, "PNG", metadata=metadata), drawn)
-        except SMNetError as error:
-            raise SMNetError(f"{job.target} is written, but this sheet is not: {error}") from None
+                drawn[path] = sheets.stages(denoiser.model, before, point)
+        for path, samples in drawn.items():
+            write_photo(path, Photo(samples, None, "PNG", metadata=metadata), samples)
+    except SMNetError as error:
+        return str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        return "not enough memory"
+    return None
 
 
 if __name__ == "__main__":

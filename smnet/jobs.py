@@ -11,6 +11,8 @@ from smnet.images import canonical_path, no_picture, search_folder
 from smnet.photos.photo import FORMATS, OTHERS
 from utils import SMNetError
 
+SHEETS = ("compare", "stages")  # that a picture may get
+
 
 class Job(NamedTuple):
     """A picture to denoise: where it is, where the result goes, and where its sheets ("compare",
@@ -79,7 +81,7 @@ def find_jobs(
     found: dict[Path, Found] = {}  # by where it lies: one given twice is denoised once
     problems: list[str] = []
     others: set[Path] = set()
-    for given in map(Path, pictures):
+    for given in map(Path, pictures if root else without_result_folders(pictures)):
         if not os.path.isdir(given):  # unlike Path's, false where it may not be looked at
             found[canonical_path(given)] = Found(given, target_of_file(given, root), False)
             continue
@@ -97,10 +99,28 @@ def find_jobs(
     return Plan(jobs, problems + refused, others, already)
 
 
+def without_result_folders(pictures: Iterable[str]) -> list[str]:
+    """Without the folders that an earlier run wrote for others that are given: `*` matches both."""
+    folders = (Path(os.path.realpath(given)) for given in pictures if os.path.isdir(given))
+    results = {os.path.realpath(beside(folder)) for folder in folders if folder.name}
+    return [given for given in pictures if os.path.realpath(given) not in results]
+
+
+def beside(folder: Path) -> Path:
+    """The folder for the results of a folder, where no other is asked for."""
+    return folder.with_name(f"{folder.name}_denoised")
+
+
 def without_results(found: dict[Path, Found]) -> dict[Path, Found]:
-    """Without what an earlier run wrote beside another picture that is given: `*.jpg` matches
-    photo_denoised.jpg, too."""
-    results = {canonical_path(file.target) for file in found.values() if not file.in_folder}
+    """Without what an earlier run wrote beside another picture that is given: `*.png` matches
+    photo_denoised.png and its sheets, too."""
+    targets = [file.target for file in found.values() if not file.in_folder]
+    results = {
+        canonical_path(path)
+        for target in targets
+        for name in (target.stem, target.name)
+        for path in (target, *(target.with_name(f"{name}_{sheet}.png") for sheet in SHEETS))
+    }
     return {path: file for path, file in found.items() if path not in results}
 
 
@@ -121,7 +141,7 @@ def find_in_folder(given: Path, output: Path | None) -> tuple[list[Found], set[P
     folder = Path(os.path.realpath(given))
     if not (output or folder.name):
         raise SMNetError(f"{given}: the results cannot lie beside it; name a folder for them by -o")
-    root = output or folder.with_name(f"{folder.name}_denoised")
+    root = output or beside(folder)
     paths, problems = search_folder(given, (*FORMATS, *OTHERS))
     others = {canonical_path(path) for path in paths if path.suffix.lower() in OTHERS}
     pictures = [path for path in paths if path.suffix.lower() in FORMATS]
@@ -153,13 +173,24 @@ def keep_apart(
             already += 1
         else:
             try:
-                for path in job.results:
-                    refuse_overwrite(path, overwrite=overwrite)
+                refuse_results(job, overwrite=overwrite)
                 jobs.append(job)
             except SMNetError as error:
                 problems.append(f"{source}: {error}")
         taken.update(map(os.path.realpath, job.results))
     return jobs, problems, already
+
+
+def refuse_results(job: Job, *, overwrite: bool) -> None:
+    """Raise where one of a job's results exists, unless `overwrite`.
+
+    Raises:
+        SMNetError: it does; named with those that are missing.
+    """
+    missing = [str(path) for path in job.results if not os.path.lexists(path)]
+    advice = f" and makes {', '.join(missing)}" if missing else ""
+    for path in job.results:
+        refuse_overwrite(path, overwrite=overwrite, advice=advice)
 
 
 def name_sheets(target: Path, sheets: Sequence[str], taken: set[str]) -> dict[str, Path]:

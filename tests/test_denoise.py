@@ -143,7 +143,7 @@ def test_sheets(work, capsys):
     (work / "x_denoised_compare.png").mkdir()
     assert denoise.main(["x.png", "--compare", "--overwrite"]) == 1
     assert (
-        "x_denoised.png is written, but this sheet is not: " in capsys.readouterr().err
+        "x_denoised.png is written, but not its sheets: " in capsys.readouterr().err
         and (work / "x_denoised.png").exists()
     )
     assert read_photo("x_denoised_stages.png").pixels.shape == (57, 1016, 3)  # five

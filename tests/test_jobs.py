@@ -188,6 +188,22 @@ def test_results_of_an_earlier_run_are_no_pictures_to_denoise(work):
     assert len([*work.glob("*.png")]) == 4
 
 
+def test_sheets_and_folders_of_an_earlier_run_are_no_pictures_to_denoise(work):
+    for name in ("a.png", "mine_compare.png", "in/b.png"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    given = ["a.png", "in", "mine_compare.png"]
+    assert denoise.main([*given, "--compare"]) == 0
+    written = ["a_denoised.png", "a_denoised_compare.png", "in_denoised"]
+    plan = find_jobs([*given, *written], sheets=["compare"], overwrite=True)
+    assert [str(job.source) for job in plan.jobs] == ["a.png", "in/b.png", "mine_compare.png"]
+    assert not plan.problems
+    plan = find_jobs(["in", "in_denoised"], sheets=["compare"])
+    assert not plan.jobs and not plan.problems and plan.already == 1
+    plan = find_jobs(["in_denoised"])  # by itself it is a folder as any other
+    assert [job.target.parent.name for job in plan.jobs] == ["in_denoised_denoised"] * 2
+
+
 def test_a_plan_takes_what_it_needs_and_changes_nothing(work):
     for name in ("in/a.png", "in/b.heic", "in/c.png", "out/c.png"):
         (work / name).parent.mkdir(exist_ok=True)
@@ -198,7 +214,9 @@ def test_a_plan_takes_what_it_needs_and_changes_nothing(work):
     assert [job.source for job in plan.jobs] == [Path("in/a.png"), Path("missing")]
     assert plan.jobs[0].sheets == {"compare": Path("out/a_compare.png")}
     # the picture is there, but not the sheet that is asked for
-    assert plan.problems == ["in/c.png: out/c.png already exists; --overwrite replaces it"]
+    assert plan.problems == [
+        "in/c.png: out/c.png already exists; --overwrite replaces it and makes out/c_compare.png"
+    ]
     assert {path.name for path in plan.others} == {"b.heic"} and plan.already == 0
     plan = find_jobs(["in"], output="out")
     assert plan.already == 1 and not plan.problems and len(plan.jobs) == 1
