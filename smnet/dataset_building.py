@@ -152,7 +152,15 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
         val: Sequence[Source] = [
             PictureFiles(str(path.relative_to(folder)), path) for path in files
         ]
-        return Chosen(train, val, notes, [])
+        validated = set(map(canonical_path, files))
+        rest = [source for source in train if path_of(source) not in validated]
+        if not rest:
+            notes.append(f"{folder} holds all training pictures: validation will be too good")
+        elif both := len(train) - len(rest):
+            notes.append(
+                f"not trained on {both} picture{'s' * (both > 1)} of {folder}, the validation folder"
+            )
+        return Chosen(rest or train, val, notes, [])
     if not use_sample:
         raise SMNetError(
             f"no validation pictures: {folder} is missing{download_advice(folder)}; or give "
@@ -164,6 +172,11 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
         f"{download_advice(folder)}"
     )
     return Chosen(train, val, notes, [])
+
+
+def path_of(source: Source) -> Path | None:
+    """Where a picture's file lies; None for one of scikit-image's."""
+    return canonical_path(source.clean) if isinstance(source, PictureFiles) else None
 
 
 def training_files(folders: list[str]) -> Sequence[PictureFiles]:

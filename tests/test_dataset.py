@@ -315,3 +315,15 @@ def test_names_that_are_not_utf_8_are_stored(tmp_path):
     words += ["--train_h5", str(tmp_path / "t\udcff.h5"), "--val_h5", str(tmp_path / "v.h5")]
     assert dataset_gray.main(words) == 0
     assert read_pictures(tmp_path / "v.h5", 1)[0].name == r"\udcff\n00.png"
+
+
+def test_what_is_validated_on_is_not_trained_on(tmp_path, capsys):
+    write_folder(tmp_path / "train", 3, height=48, width=48)
+    write_folder(tmp_path / "train" / "val", 1, height=48, width=48)
+    words = ["--val_dir", str(tmp_path / "train" / "val"), "--patch_size", "48"]
+    build(dataset_gray, tmp_path, *words)
+    assert "not trained on 1 picture of " in capsys.readouterr().out
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert len(file["patches"]) == 3
+    build(dataset_gray, tmp_path, "--val_dir", str(tmp_path / "train"), *words[2:], "--overwrite")
+    assert "validation will be too good" in capsys.readouterr().out

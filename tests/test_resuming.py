@@ -162,6 +162,21 @@ def test_the_best_survives_continuing_from_weights(train_args, tmp_path):
     assert torch.load(weights / "model_gray_L25_best.pth", weights_only=True)["val_sigma"] == 15
 
 
+def test_going_back_finds_the_best_of_the_epochs_that_stay(train_args, tmp_path):
+    train_gray.main([*train_args, "--epochs", "3"])
+    best = tmp_path / "weights" / "model_gray_L25_best.pth"
+    for what, psnr in ((1, 98.0), (2, 97.0), (3, 99.0), ("best", 99.0)):
+        file = tmp_path / "weights" / f"model_gray_L25_{what}.pth"
+        content = torch.load(file, weights_only=True)
+        epoch = 3 if what == "best" else content["epoch"]
+        utils.save_checkpoint(file, {**content, "epoch": epoch, "val_psnr": psnr})
+    with pytest.raises(SMNetError, match="_3.pth would be replaced"):
+        train_gray.main([*train_args, "-c", "2", "--epochs", "3"])
+    train_gray.main([*train_args, "-c", "2", "--epochs", "3", "--overwrite"])
+    content = torch.load(best, weights_only=True)
+    assert (content["epoch"], content["val_psnr"]) == (1, 98.0)
+
+
 def test_changed_options_are_said_and_count(train_args, tmp_path, capsys):
     train_gray.main([*train_args, "--epochs", "1"])
     train_gray.main([*train_args, "--resume", "--lr", "0", "--schedule", "cosine"])

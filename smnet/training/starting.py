@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ class StartPlan:
     model: SMNet | None = None  # weights to begin with, where there is no state
     progress: Progress = dataclasses.field(default_factory=Progress)
     replaced: list[Path] = dataclasses.field(default_factory=list)  # an earlier run would lose them
+    best: Path | None = None  # weights that become NAME_best.pth
     removed: list[Path] = dataclasses.field(default_factory=list)  # before the first step
     save_state: bool = True  # at once: then --resume finds this run and no other
 
@@ -128,16 +130,13 @@ def plan_to_continue(files: RunFiles, epoch: int) -> StartPlan:
         say.append(
             f"epoch {epoch} ended early (--max_steps): its last {missing} steps are left out"
         )
+    psnr, best, is_later = best_until(files, epoch)
     return StartPlan(
         say=say,
         model=read_weights(files.learner, weights_file, content),
-        progress=Progress(
-            epoch=epoch,
-            step=step,
-            seconds=files.seconds_until(epoch),
-            best=best_until(files, epoch),
-        ),
-        replaced=in_the_way,
+        progress=Progress(epoch=epoch, step=step, seconds=files.seconds_until(epoch), best=psnr),
+        replaced=[*in_the_way, *[files.file("best")] * is_later],
+        best=best if is_later else None,
     )
 
 
@@ -205,6 +204,9 @@ def carry_out(plan: StartPlan, files: RunFiles) -> None:
         for path in plan.replaced:
             if path != files.file("state") and path.is_file():
                 utils.remove(path)
+    if plan.best:
+        with utils.replacing(files.file("best")) as temporary:
+            shutil.copyfile(plan.best, temporary)
 
 
 def take_state(plan: StartPlan, files: RunFiles) -> None:
@@ -229,17 +231,22 @@ def share_state(learner: Learner) -> None:
     learner.load(torch.load(content, map_location="cpu", weights_only=True))
 
 
-def best_until(files: RunFiles, epoch: int) -> float:
-    """The validation PSNR of the best weights on disk, where they are of this epoch or an earlier
-    one and of this sigma."""
-    best = -math.inf
-    for file in (files.file("best"), files.file(epoch)):
+def best_until(files: RunFiles, epoch: int) -> tuple[float, Path | None, bool]:
+    """(the highest validation PSNR up to an epoch, the weights on disk that had it, whether
+    NAME_best.pth is of a later epoch); weights validated at another sigma do not count."""
+    best_file = files.file("best")
+    best_epoch = utils.read_checkpoint(best_file).get("epoch") if best_file.is_file() else None
+    is_later = best_epoch is not None and best_epoch > epoch
+    epochs = [e for e in files.epochs_on_disk() if e <= epoch] if is_later else [epoch]
+    psnr, best = -math.inf, None
+    for file in (best_file, *map(files.file, epochs)):
         if file.is_file():
             content = utils.read_checkpoint(file)
             comparable = content.get("val_sigma") == files.args.val_noiseL
-            if content.get("epoch", math.inf) <= epoch and comparable:
-                best = max(best, content["val_psnr"])
-    return best
+            known = content.get("epoch", math.inf) <= epoch and comparable
+            if known and content["val_psnr"] > psnr:
+                psnr, best = content["val_psnr"], file
+    return psnr, best, is_later
 
 
 def read_weights(learner: Learner, path: Path, content: dict) -> SMNet:
