@@ -158,7 +158,7 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
             notes.append(f"{folder} holds all training pictures: validation will be too good")
         elif both := len(train) - len(rest):
             notes.append(
-                f"not trained on {both} picture{'s' * (both > 1)} of {folder}, the validation folder"
+                f"not trained on {both} picture{'s' * (both > 1)} of the validation folder {folder}"
             )
         return Chosen(rest or train, val, notes, [])
     if not use_sample:
