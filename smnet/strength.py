@@ -21,12 +21,21 @@ def keep_brightness(noisy: Tensor, denoised: Tensor) -> Tensor:
     Returns:
         (C, H, W), `denoised` with at most one grey level added to each channel.
     """
-    removed = noisy - denoised
-    margin = max(LEAST_MARGIN, 3 * removed.std(correction=0).item())
-    middle = (denoised > margin) & (denoised < 1 - margin)
-    total = (removed * middle).sum((1, 2), keepdim=True, dtype=torch.float64)
-    shift = total / middle.sum((1, 2), keepdim=True).clamp(min=1)
-    return denoised + shift.clamp(-GREATEST_SHIFT, GREATEST_SHIFT).to(denoised.dtype)
+    margin = max(LEAST_MARGIN, 3 * std_between(noisy, denoised))
+    result = denoised.clone()
+    for before, after in zip(noisy, result):  # one channel at a time needs less memory
+        middle = (after > margin) & (after < 1 - margin)
+        total = (before - after).mul_(middle).sum(dtype=torch.float64)
+        shift = total / middle.sum().clamp(min=1)
+        after += shift.clamp(-GREATEST_SHIFT, GREATEST_SHIFT).to(after.dtype)
+    return result
+
+
+def std_between(noisy: Tensor, denoised: Tensor) -> float:
+    """The standard deviation of what differs between two (C, H, W)."""
+    moments = [torch.var_mean(a - b, correction=0) for a, b in zip(noisy, denoised)]
+    variances, means = map(torch.stack, zip(*moments))
+    return (variances.mean() + means.var(correction=0)).sqrt().item()
 
 
 def take_out(
@@ -55,4 +64,4 @@ def take_out(
 
 def noise_found(noisy: Tensor, denoised: Tensor) -> float:
     """How much noise was found: the standard deviation of what differs, grey levels 0-255."""
-    return (noisy - denoised).std(correction=0).item() * 255
+    return std_between(noisy, denoised) * 255

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from helpers import synthetic_picture
 from photo_files import LOSSLESS, RGB, pillow
@@ -102,6 +103,14 @@ def test_what_is_too_large_is_refused_before_it_is_decoded(session, networks, mo
             work.open_picture(Path(name), Limits(0.001, 10))
     with pytest.raises(SMNetError, match="a.tif: has 0.0 MB, above the 0.001 MB that this page"):
         work.open_picture(Path("a.tif"), Limits(1, 0.001))
+
+
+def test_a_preview_does_not_hide_the_size_of_a_tiff(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(np.zeros((10, 10), np.uint8), photometric="minisblack", subfiletype=1)
+        tiff.write(np.zeros((50, 60), np.uint8), photometric="minisblack")
+    with pytest.raises(SMNetError, match="60x50 pixels, above the 0.001 megapixels"):
+        work.open_picture(tmp_path / "a.tif", Limits(0.001, 10))
 
 
 def test_errors_are_the_lines_of_denoise_py(session, networks, capsys):

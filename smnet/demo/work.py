@@ -1,6 +1,7 @@
 """What the page of demo.py does with a picture, by the code of denoise.py; no page is needed."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,23 +85,29 @@ def open_picture(path: Path, limits: Limits) -> Photo:
         if megabytes > limits.megabytes:
             size = f"{megabytes:.1f} MB, above the {limits.megabytes:g} MB"
             raise SMNetError(f"{path}: has {size} that this page takes; use denoise.py")
-        width, height = picture_size(path)
-        if width * height > limits.megapixels * 1e6:
-            size = f"{width}x{height} pixels, above the {limits.megapixels:g} megapixels"
-            raise SMNetError(f"{path}: has {size} that this page takes; use denoise.py")
-        return read_photo(path)
+        check_pixels(path, *picture_size(path), limits)
+        photo = read_photo(path)
+        check_pixels(path, photo.pixels.shape[1], photo.pixels.shape[0], limits)
+        return photo
     except (SMNetError, OSError) as error:
         raise SMNetError(str(error).replace(str(path), path.name)) from None
+
+
+def check_pixels(path: Path, width: int, height: int, limits: Limits) -> None:
+    """Raise for a picture that is too large for the page."""
+    if width * height > limits.megapixels * 1e6:
+        size = f"{width}x{height} pixels, above the {limits.megapixels:g} megapixels"
+        raise SMNetError(f"{path}: has {size} that this page takes; use denoise.py")
 
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Width and height by a file's header, so that what is too large need not be decoded; (0, 0) if
     it has none that can be read, which `read_photo` explains."""
+    with contextlib.suppress(Exception), tifffile.TiffFile(path) as tiff:
+        pages = [page.aspage() for page in tiff.pages]  # the first may be a preview
+        return max(((p.imagewidth, p.imagelength) for p in pages), key=math.prod)
     with contextlib.suppress(Exception), Image.open(path) as image:
         return image.size
-    with contextlib.suppress(Exception), tifffile.TiffFile(path) as tiff:
-        page = max(tiff.pages, key=lambda page: page.imagewidth * page.imagelength)
-        return page.imagewidth, page.imagelength
     return 0, 0
 
 

@@ -1,8 +1,8 @@
 """Batches for the training loop: worker processes read the crops, this process adds the noise.
 
 For 8 RGB crops of 256x256 the noise takes 23 ms of a CPU core wherever it is added. Passing float
-pictures from a worker costs 13 ms more, bytes 3 ms. On a GPU this process has the time: it prepares
-the next batch while the GPU computes.
+pictures from a worker costs 13 ms more, bytes 3 ms. On a GPU this process prepares the next batch
+while the GPU computes. Where a step takes less time than the noise, `data_wait` in the log tells.
 
 The bytes travel through a pipe, which takes no longer than /dev/shm: that is 64 MB in containers,
 and full, it kills the worker.
