@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,13 +115,11 @@ def beside(folder: Path) -> Path:
 def without_results(found: dict[Path, Found]) -> dict[Path, Found]:
     """Without what an earlier run wrote beside another picture that is given: `*.png` matches
     photo_denoised.png and its sheets, too."""
-    targets = [file.target for file in found.values() if not file.in_folder]
-    results = {
-        canonical_path(path)
-        for target in targets
-        for name in (target.stem, target.name)
-        for path in (target, *(target.with_name(f"{name}_{sheet}.png") for sheet in SHEETS))
-    }
+    results: set[Path] = set()
+    for target in (file.target for file in found.values() if not file.in_folder):
+        named = (sheet_paths(target, name, SHEETS) for name in (target.stem, target.name))
+        written = [target, *chain.from_iterable(sheets.values() for sheets in named)]
+        results |= set(map(canonical_path, written))
     return {path: file for path, file in found.items() if path not in results}
 
 
@@ -196,10 +195,14 @@ def refuse_results(job: Job, *, overwrite: bool) -> None:
 def name_sheets(target: Path, sheets: Sequence[str], taken: set[str]) -> dict[str, Path]:
     """Where the sheets of a result go; with its ending, where another result's have the name:
     a.png's and a.jpg's."""
-    named = {sheet: target.with_name(f"{target.stem}_{sheet}.png") for sheet in sheets}
-    if any(os.path.realpath(path) in taken for path in named.values()):
-        named = {sheet: target.with_name(f"{target.name}_{sheet}.png") for sheet in sheets}
-    return named
+    named = sheet_paths(target, target.stem, sheets)
+    taken_too = any(os.path.realpath(path) in taken for path in named.values())
+    return sheet_paths(target, target.name, sheets) if taken_too else named
+
+
+def sheet_paths(target: Path, name: str, sheets: Sequence[str]) -> dict[str, Path]:
+    """The sheets beside a result, called after `name`, its own with or without the ending."""
+    return {sheet: target.with_name(f"{name}_{sheet}.png") for sheet in sheets}
 
 
 def collision(job: Job, sources: set[str], taken: set[str]) -> str | None:

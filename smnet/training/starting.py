@@ -235,11 +235,12 @@ def best_until(files: RunFiles, epoch: int) -> tuple[float, Path | None, bool]:
     """(the highest validation PSNR up to an epoch, the weights on disk that had it, whether
     NAME_best.pth is of a later epoch); weights validated at another sigma do not count."""
     best_file = files.file("best")
-    best_epoch = utils.read_checkpoint(best_file).get("epoch") if best_file.is_file() else None
-    is_later = best_epoch is not None and best_epoch > epoch
-    epochs = [e for e in files.epochs_on_disk() if e <= epoch] if is_later else [epoch]
+    is_later = best_file.is_file() and utils.read_checkpoint(best_file).get("epoch", 0) > epoch
+    candidates = [best_file, files.file(epoch)]
+    if is_later:
+        candidates = [files.file(each) for each in files.epochs_on_disk() if each <= epoch]
     psnr, best = -math.inf, None
-    for file in (best_file, *map(files.file, epochs)):
+    for file in candidates:
         if file.is_file():
             content = utils.read_checkpoint(file)
             comparable = content.get("val_sigma") == files.args.val_noiseL
