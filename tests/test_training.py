@@ -60,6 +60,7 @@ def test_a_run_leaves_weights_best_state_log_and_tensorboard(
         "pictures_per_second",
         "data_wait",
         "peak_memory_gb",
+        "dead_relus",
     }
     assert all(line.keys() == keys for line in lines)
     assert lines[0]["val_sigma"] == sigma and lines[0]["learning_rate"] == 5e-4
@@ -72,6 +73,7 @@ def test_a_run_leaves_weights_best_state_log_and_tensorboard(
         "train/learning_rate",
         "validation/psnr",
         "validation/ssim",
+        "validation/dead_relus",
         "validation/clean_noisy_mask_residual_output",
     ):
         assert tag.encode() in events, tag

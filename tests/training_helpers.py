@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 EVERY_OPTION = (
-    "--optimizer muon --ema 0.9 --schedule cosine --warmup 2 --grad_clip 1 --lr 2e-3".split()
+    "--optimizer muon --ema 0.9 --schedule cosine --warmup 2 --grad_clip 1 --lr 2e-3"
+    " --identity_start --dead_relu_penalty 1e-3".split()
 )
 
 

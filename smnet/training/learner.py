@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models import SMNet
 from smnet import devices
 from smnet.training import distributed
+from smnet.training.dead_relus import DeadReluPenalty
 from smnet.training.optimizers import MovingAverage, lr_factor, make_optimizers
 from smnet.training.samples import EpochBatches, PatchDataset
 from utils import SMNetError
@@ -89,6 +90,7 @@ class Learner:
             nullcontext  # within it the processes do not add up their gradients
         )
         self.average = MovingAverage(model, decay=args.ema) if args.ema else None
+        self.penalty = DeadReluPenalty(model) if args.dead_relu_penalty else None
         self.optimizers, self.rates = zip(*make_optimizers(model, args))
         self.autocast = devices.autocast(device, enabled=args.amp)
         fp16 = not devices.has_bf16(device)
@@ -153,7 +155,11 @@ class Learner:
                 errors = (output.float() - clean_piece).square().mean((1, 2, 3))  # (n,)
                 # The gradients are averaged over the processes, where their sum is wanted.
                 share = distributed.size() / self.args.batchsize
-                self.scaler.scale(self.loss(errors) * share).backward()
+                loss = self.loss(errors) * share
+                if self.penalty:
+                    weight = self.args.dead_relu_penalty * len(clean_piece) / len(clean)
+                    loss = loss + weight * self.penalty.take()
+                self.scaler.scale(loss).backward()
             total += errors.detach().sum() / self.args.batchsize
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)

@@ -42,6 +42,9 @@ OPTIONS = [
     Option("shuffle", NATURAL, "N",
            "2: fold 2x2 pixels into four times the channels before the network, and unfold its "
            "results; 1: the authors' network"),
+    Option("identity_start", None, None,
+           "start from weights that pass the picture on unchanged, which learn faster than "
+           "PyTorch's"),
     Option("batchsize", NATURAL, "N", "pictures a step"),
     Option("patch_size", SIDE, "N", "side of the training crops, pixels"),
     Option("draws", NATURAL, "N", "times that an epoch draws every stored patch"),
@@ -68,6 +71,9 @@ OPTIONS = [
            "EMA decay per step; the EMA weights are then the ones that are validated and "
            "saved; 0: no EMA"),
     Option("grad_clip", REAL, "NORM", "maximum gradient norm, 0: no clipping"),
+    Option("dead_relu_penalty", REAL, "WEIGHT",
+           "weight in the loss of dilated convolutions whose ReLU is about to give zero "
+           "everywhere, say 0.001; 0: none"),
     Option("seed", SEED, "N", "seed of initial weights, samples and noise, a whole number"),
     Option("workers", WHOLE, "N", "data-loading processes, 0: load in the main process"),
     Option("save_every", REAL, "MINUTES",

@@ -27,7 +27,7 @@ FIXED = (
     "averaged",  # --ema above 0
 )
 # What younger settings were before they were there; else False.
-OFF = {"loss": "mse", "camera": 0.0, "clean": 0.0}
+OFF = {"loss": "mse", "camera": 0.0, "clean": 0.0, "dead_relu_penalty": 0.0}
 # On these it may differ; what changed is said.
 CHANGEABLE = (
     "epochs",
@@ -39,6 +39,7 @@ CHANGEABLE = (
     "warmup",
     "ema",
     "grad_clip",
+    "dead_relu_penalty",
     "val_noiseL",
     "val_h5",
     "amp",
@@ -90,9 +91,9 @@ def compare(before: dict, now: dict) -> Comparison:
         KeyError: `before` lacks a setting.
     """
     check_data(before, now)
+    before = {**OFF, **before}
     for key in FIXED:
-        # A setting that is younger than the state was off then.
-        if before.get(key, OFF.get(key, False)) != now[key]:
+        if before.get(key, False) != now[key]:
             raise SettingsDiffer(change(key, before, now))
     if before.get("white_noise", now["white_noise"]) != now["white_noise"]:
         raise SettingsDiffer(change("white_noise", before, now))
@@ -131,7 +132,7 @@ def change(key: str, before: dict, now: dict) -> str:
         return f"an epoch had {before[key]} samples, has now {now[key]} (--train_h5, --draws)"
     if key == "averaged":
         return f"--ema was {before['ema']:g}, is now {now['ema']:g}"
-    return f"--{key} was {before.get(key, OFF.get(key, False))}, is now {now[key]}"
+    return f"--{key} was {before.get(key, False)}, is now {now[key]}"
 
 
 def noise_in_words(noise_range: list[float] | None) -> str:

@@ -1,6 +1,7 @@
 """How a run starts: a plan is made from the command and the files, then it is carried out."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import math
@@ -12,6 +13,7 @@ import torch
 import utils
 from models import SMNet
 from smnet.training import distributed
+from smnet.training.identity import start_as_identity
 from smnet.training.learner import Learner, Progress
 from smnet.training.run_files import RunFiles
 from smnet.training.settings import SettingsDiffer, compare
@@ -148,6 +150,8 @@ def plan_afresh(files: RunFiles) -> StartPlan:
         path = Path(files.args.init)
         plan.model = read_weights(files.learner, path, utils.read_checkpoint(path))
         plan.say.append(f"starting from the weights in {path}")
+    elif files.args.identity_start:
+        plan.model = start_as_identity(copy.deepcopy(files.learner.model))
     others = (
         *(files.file(what) for what in ("state", "state_previous", "best")),
         files.log_file,

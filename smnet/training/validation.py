@@ -14,6 +14,7 @@ from smnet.evaluation import TEST_NOISE, Score, averages, evaluate
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, to_db
 from smnet.training import distributed
+from smnet.training.dead_relus import counting_dead_relus, share
 from smnet.training.event_writer import EventWriter
 from smnet.training.learner import Learner
 from smnet.training.run_files import RunFiles
@@ -43,16 +44,14 @@ def write_epoch(
     if math.isnan(score.psnr["SMNet"]):
         learner.raise_diverged("the validation PSNR is nan")
     done, model = learner.done, learner.validated
-    line = log_line(learner, score, speed)
+    with counting_dead_relus(model) as dead:
+        stages = stages_grid(model, picture, learner.args.val_noiseL)
+    line = log_line(learner, score, speed) | {"dead_relus": round(share(dead), 4)}
     is_best = line["val_psnr"] > done.best
     print(in_words(line, done.seconds, is_best=is_best), flush=True)
     scalars = {"validation/psnr": line["val_psnr"], "validation/ssim": score.ssim["SMNet"]}
-    writer.scalars(scalars, done.step)
-    writer.image(
-        "validation/clean_noisy_mask_residual_output",
-        stages_grid(model, picture, learner.args.val_noiseL),
-        done.step,
-    )
+    writer.scalars({**scalars, "validation/dead_relus": line["dead_relus"]}, done.step)
+    writer.image("validation/clean_noisy_mask_residual_output", stages, done.step)
     weights = {
         "model": model.state_dict(),
         "channels": model.channels,

@@ -1,0 +1,82 @@
+"""ReLUs that have died: channels that are zero everywhere, and so learn nothing any more."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import ContextualBlock, DenseBlock, SMNet
+
+ALIVE = 1e-3  # share of the places where a channel is above zero; below it is called dead
+LOWEST = -0.5  # standard deviations; the mean of a map before its ReLU should not be below
+
+
+class DeadReluPenalty:
+    """Keeps the ReLUs of the dilated convolutions alive (`--dead_relu_penalty`).
+
+    A contextual block sees only what the ReLU at the end of the block before it lets through, and
+    no bias lifts the maps before that ReLU. While errors of brightness rule the gradient, all of
+    them move up and down together, and those that come below zero everywhere stay there: in most
+    runs without this penalty two of the three blocks, or all after the first, soon see zeros.
+
+    The penalty is max(0, LOWEST - mean / std)^2 for each of those maps, over the pixels of a batch,
+    averaged over the maps and added up over the blocks. A dead ReLU has a gradient of it, too.
+
+    Args:
+        model: the network in training; it is watched from now on.
+    """
+
+    def __init__(self, model: SMNet):
+        self.penalties: list[Tensor] = []
+        for module in model.modules():
+            if isinstance(module, ContextualBlock):
+                module.dilated.register_forward_hook(self.watch)
+
+    def watch(self, conv: nn.Module, inputs: tuple[Tensor, ...], maps: Tensor) -> None:
+        """Note the penalty of maps (N, width, H, W), before the ReLU."""
+        if conv.training and torch.is_grad_enabled():
+            maps = maps.float()
+            means, deviations = maps.mean((0, 2, 3)), maps.detach().std((0, 2, 3))
+            ratio = means / (deviations + 1e-4)
+            self.penalties.append(F.relu(LOWEST - ratio).square().mean())
+
+    def take(self) -> Tensor:
+        """The penalty of the forward pass before, a scalar."""
+        total = torch.stack(self.penalties).sum()
+        self.penalties.clear()
+        return total
+
+
+def relu_convs(model: SMNet) -> list[nn.Module]:
+    """The convolutions that a ReLU follows."""
+    convs: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, DenseBlock):
+            convs += module.convs
+        elif isinstance(module, ContextualBlock):
+            convs.append(module.dilated)
+    return convs
+
+
+@contextmanager
+def counting_dead_relus(model: SMNet) -> Iterator[dict[nn.Module, Tensor]]:
+    """Within it, a forward pass notes for each convolution which of its channels are dead, bool
+    (channels,)."""
+    dead: dict[nn.Module, Tensor] = {}
+
+    def count(conv: nn.Module, inputs: tuple[Tensor, ...], maps: Tensor) -> None:
+        dead[conv] = (maps > 0).float().mean((0, 2, 3)) < ALIVE
+
+    hooks = [conv.register_forward_hook(count) for conv in relu_convs(model)]
+    try:
+        yield dead
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def share(dead: dict[nn.Module, Tensor]) -> float:
+    """The share of all channels that are dead, 0-1."""
+    return torch.cat(list(dead.values())).float().mean().item()
