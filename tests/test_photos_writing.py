@@ -180,6 +180,16 @@ def test_transparent_grays_in_a_palette(work, unchanged, capsys):
     assert "becomes gray with alpha" in capsys.readouterr().out
 
 
+def test_transparent_grays_with_a_profile_for_rgb_become_rgba(work, unchanged, capsys):
+    gray, profile = Image.fromarray(GRAY & 0xF0), b"0123456789abcdefRGB XYZ " + b"p" * 200
+    gray.putpalette([level for level in range(256) for _ in range(3)])
+    gray.save("a.png", transparency=int(GRAY[5, 5] & 0xF0), icc_profile=profile)
+    assert denoise.main(["a.png", "-o", "b.png"]) == 0
+    with Image.open("b.png") as new:
+        assert (new.mode, new.info["icc_profile"]) == ("RGBA", profile)
+    assert "becomes RGBA" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind, said", [("unassalpha", 2), ("assocalpha", 1), ("unspecified", 0)])
 def test_colours_and_alpha_of_tiff_are_written_as_they_lay(work, unchanged, bits, kind, said):

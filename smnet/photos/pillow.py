@@ -64,7 +64,9 @@ def take_samples(photo: Photo, image: Image.Image) -> None:
         transparent = image.mode == "PA" or "transparency" in image.info
         samples = np.asarray(image.convert("RGBA" if transparent else "RGB"))
         photo.palette = not transparent or image.format == "GIF"
-        if is_gray(samples):  # a palette of grays is a gray picture
+        # A palette of grays is a gray picture, but a profile for RGB goes with RGB or a palette.
+        for_rgb = photo.metadata.get("icc_profile", b"")[16:20] == b"RGB "
+        if is_gray(samples) and (photo.palette or not for_rgb):
             samples = samples[:, :, [0, 3] if transparent else [0]]
         if not photo.palette:
             kind = "gray with alpha" if samples.shape[2] == 2 else "RGBA"
