@@ -21,8 +21,9 @@ class DeadReluPenalty:
     them move up and down together, and those that come below zero everywhere stay there: in most
     runs without this penalty two of the three blocks, or all after the first, soon see zeros.
 
-    The penalty is max(0, LOWEST - mean / std)^2 for each of those maps, over the pixels of a batch,
-    averaged over the maps and added up over the blocks. A dead ReLU has a gradient of it, too.
+    The penalty is max(0, LOWEST - mean / std)^2 for each of those maps, over the pixels of a batch
+    (of what a process computes of it at a time), averaged over the maps and added up over the
+    blocks. A dead ReLU has a gradient of it, too.
 
     Args:
         model: the network in training; it is watched from now on.
