@@ -22,12 +22,10 @@ def network() -> SMNet:
 
 def kill(model: SMNet, block: int) -> None:
     """Let a block's dilated convolution be below zero everywhere."""
-    dense, dilated = (
-        getattr(model.image_memory.contextual[block], n) for n in ("dense", "dilated")
-    )
+    contextual = model.image_memory.contextual[block]
     with torch.no_grad():
-        dense[2].fusion.bias.fill_(10.0)  # what the dilated convolution gets is then above zero
-        dilated.weight.copy_(-dilated.weight.abs())
+        contextual.dense[2].fusion.bias.fill_(10.0)  # the dilated convolution gets positive maps
+        contextual.dilated.weight.abs_().neg_()
 
 
 def dead_share(model: SMNet, x: torch.Tensor, block: int) -> float:
@@ -112,6 +110,7 @@ def test_the_option_changes_training_and_is_off_by_default(train_args, tmp_path,
     train_gray.main([*with_penalty, *folders(tmp_path / "b"), "--accumulate", "2"])
     plain, other = (log_lines(folder)[-1] for folder in (tmp_path, tmp_path / "b"))
     assert plain["loss"] != other["loss"]
+    assert abs(other["loss"] / plain["loss"] - 1) > 1e-3  # by more than --accumulate's rounding
     assert 0 <= other["dead_relus"] <= 1
     capsys.readouterr()
     assert (

@@ -78,6 +78,11 @@ class Photo:
         """The value of white: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
+    @property
+    def profile_space(self) -> bytes:
+        """What its colour profile is for, as ICC writes it: b"GRAY", b"RGB ", ...; else b""."""
+        return self.metadata.get("icc_profile", b"")[16:20]
+
     def exif(self) -> Image.Exif:
         """EXIF, empty where there is none or it is damaged."""
         exif = Image.Exif()

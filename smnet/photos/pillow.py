@@ -65,8 +65,7 @@ def take_samples(photo: Photo, image: Image.Image) -> None:
         samples = np.asarray(image.convert("RGBA" if transparent else "RGB"))
         photo.palette = not transparent or image.format == "GIF"
         # A palette of grays is a gray picture, but a profile for RGB goes with RGB or a palette.
-        for_rgb = photo.metadata.get("icc_profile", b"")[16:20] == b"RGB "
-        if is_gray(samples) and (photo.palette or not for_rgb):
+        if is_gray(samples) and (photo.palette or photo.profile_space != b"RGB "):
             samples = samples[:, :, [0, 3] if transparent else [0]]
         if not photo.palette:
             kind = "gray with alpha" if samples.shape[2] == 2 else "RGBA"

@@ -198,7 +198,7 @@ def as_rgb(photo: Photo, pixels: np.ndarray) -> tuple[Photo, np.ndarray]:
     """Gray (H, W, 1 or 2) as (H, W, 3 or 4), without a colour profile for gray; the notes say
     so."""
     pixels = pixels[:, :, [0, 0, 0, 1][: pixels.shape[2] + 2]]
-    if photo.metadata.get("icc_profile", b"")[16:20] != b"GRAY":
+    if photo.profile_space != b"GRAY":
         return photo, pixels
     photo.notes.append("its colour profile, for gray, is left out")
     metadata = {key: value for key, value in photo.metadata.items() if key != "icc_profile"}

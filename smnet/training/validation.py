@@ -46,7 +46,7 @@ def write_epoch(
     done, model = learner.done, learner.validated
     with counting_dead_relus(model) as dead:
         stages = stages_grid(model, picture, learner.args.val_noiseL)
-    line = log_line(learner, score, speed) | {"dead_relus": round(share(dead), 4)}
+    line = log_line(learner, score, speed, dead_relus=share(dead))
     is_best = line["val_psnr"] > done.best
     print(in_words(line, done.seconds, is_best=is_best), flush=True)
     scalars = {"validation/psnr": line["val_psnr"], "validation/ssim": score.ssim["SMNet"]}
@@ -68,7 +68,7 @@ def write_epoch(
     files.write_log_line(line)
 
 
-def log_line(learner: Learner, score: Score, speed: float) -> dict:
+def log_line(learner: Learner, score: Score, speed: float, *, dead_relus: float) -> dict:
     """An epoch's line of the jsonl log."""
     done = learner.done
     loss, ssim = done.loss_sum / done.batch, score.ssim["SMNet"]
@@ -85,6 +85,7 @@ def log_line(learner: Learner, score: Score, speed: float) -> dict:
         "pictures_per_second": round(speed, 1) if speed else None,
         "data_wait": round(done.waited / done.seconds, 4),
         "peak_memory_gb": round(devices.peak_memory(learner.device, reset=False), 3),
+        "dead_relus": round(dead_relus, 4),
     }
 
 
