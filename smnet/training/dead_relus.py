@@ -17,9 +17,9 @@ class DeadReluPenalty:
     """Keeps the ReLUs of the dilated convolutions alive (`--dead_relu_penalty`).
 
     A contextual block sees only what the ReLU at the end of the block before it lets through, and
-    no bias lifts the maps before that ReLU. While errors of brightness rule the gradient, all of
-    them move up and down together, and those that come below zero everywhere stay there: in most
-    runs without this penalty two of the three blocks, or all after the first, soon see zeros.
+    no bias lifts the maps before that ReLU. They move up and down together, probably by errors of
+    brightness, and those that come below zero everywhere stay there: without this penalty one or
+    both of the later blocks saw zeros in every network looked at (docs/network.md).
 
     The penalty is max(0, LOWEST - mean / std)^2 for each of those maps, over the pixels of a batch
     (of what a process computes of it at a time), averaged over the maps and added up over the
