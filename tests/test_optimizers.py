@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from models import SMNet
+from smnet.training import optimizers
 from smnet.training.optimizers import (
     KernelMuon,
     MovingAverage,
@@ -13,6 +14,8 @@ from smnet.training.optimizers import (
     lr_factor,
     newton_schulz,
 )
+
+RATE = 0.01
 
 
 def test_rates():
@@ -58,11 +61,14 @@ def kernels_of(seed: int) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) > 1]
 
 
-def test_grouped_muon_gives_the_bits_of_pytorchs():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_grouped_muon_gives_what_pytorchs_gives(dtype, monkeypatch):
+    """In PyTorch's bf16 to the bit; in float32 to the rounding of bf16."""
+    monkeypatch.setattr(optimizers, "precision", lambda device: dtype)
     ours, theirs = kernels_of(0), kernels_of(0)
     matrices = [nn.Parameter(as_matrix(kernel.detach()).clone()) for kernel in theirs]
-    grouped = KernelMuon(ours, lr=0.01)
-    single = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.0, adjust_lr_fn="original")
+    grouped = KernelMuon(ours, lr=RATE)
+    single = torch.optim.Muon(matrices, lr=RATE, weight_decay=0.0, adjust_lr_fn="original")
     assert len(grouped.shapes) < len(ours) / 5  # otherwise nothing is grouped
     for _ in range(3):
         for kernel, matrix in zip(ours, matrices):
@@ -71,7 +77,8 @@ def test_grouped_muon_gives_the_bits_of_pytorchs():
         grouped.step()
         single.step()
     for kernel, matrix in zip(ours, matrices):
-        assert torch.equal(as_matrix(kernel.detach()), matrix.detach())
+        difference = (as_matrix(kernel.detach()) - matrix.detach()).abs().max().item()
+        assert difference == 0 if dtype == torch.bfloat16 else 0 < difference < 0.1 * RATE
 
 
 def test_grouped_muon_loads_the_state_of_pytorchs():

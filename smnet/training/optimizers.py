@@ -39,10 +39,10 @@ class KernelMuon(torch.optim.Muon):
 
     PyTorch's takes matrices, so it gets each kernel (out, in, k, k) as a view (out, k * k * in) of
     the same memory. It orthogonalises one matrix after the other, some 3,400 small operations a
-    step for SMNet; here the matrices of one shape are one batch, with the same results (on a CPU,
-    the same bits). Under torchrun each process orthogonalises its share of the groups.
+    step for SMNet; here the matrices of one shape are one batch, with the same results (on a CPU
+    in bf16, the same bits). Under torchrun each process orthogonalises its share of the groups.
 
-    Momentum 0.95, Nesterov, five Newton-Schulz steps in bf16, the rate times
+    Momentum 0.95, Nesterov, five Newton-Schulz steps (on CUDA in bf16), the rate times
     sqrt(max(1, rows / columns)), no weight decay.
 
     Args:
@@ -82,14 +82,15 @@ class KernelMuon(torch.optim.Muon):
                 matrices[i].add_(update.mT if rows > columns else update, alpha=-lr)
 
     def orthogonalise(self, updates: Sequence[Tensor]) -> list[Tensor]:
-        """The orthogonalised matrices (n, short, long) of each shape, bf16, on every process."""
+        """The orthogonalised matrices (n, short, long) of each shape, on every process."""
         batches, waiting = [], []
         for number, members in enumerate(self.shapes.values()):
             wide = [
                 updates[i].mT if len(updates[i]) > updates[i].shape[1] else updates[i]
                 for i in members
             ]
-            batch = torch.stack(wide).bfloat16()
+            batch = torch.stack(wide)
+            batch = batch.to(precision(batch.device))
             owner = number % distributed.size()
             if owner == distributed.rank():
                 batch = newton_schulz(batch)
@@ -103,6 +104,14 @@ class KernelMuon(torch.optim.Muon):
         """Forget the kernels' gradients."""
         for kernel in self.kernels:
             kernel.grad = None
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """What matrices are orthogonalised in: bf16, as PyTorch does, where it is fast.
+
+    A CPU without bf16 instructions took 0.38 s a step for it at width 32, in float32 0.05 s.
+    """
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def newton_schulz(batch: Tensor, *, steps: int = 5) -> Tensor:
