@@ -23,7 +23,9 @@ DEFAULTS = dict(
     train_h5="train_data.h5",  # file to write: training patches
     val_h5="val_data.h5",  # file to write: validation pictures
     patch_size=256,  # pixels, side of a stored patch
-    stride=256,  # pixels from one patch to the next; the last in a row or column moves inward
+    # pixels from one patch to the next, None: the patch size; the last in a row or column moves
+    # inward
+    stride=None,
     resize=0,  # pixels; above 0 training pictures are squeezed to this square (the authors': 256)
     shrink=1,  # above 1 squares of that many pixels a side are averaged before pictures are cut
     holdout=0,  # training pictures set aside to validate on, in place of val_dir; pairs: by scene

@@ -44,8 +44,8 @@ DEFAULTS = dict(
     chroma=None,  # the same for the colour noise alone, percent; None: as strength
     weights_dir="weights",  # folder that train_*.py wrote weights to
     memory=None,  # GB that the network may take; None: half of what is free
-    # side of the tiles that larger pictures are cut into, pixels; 0: never; None: 640, or less as
-    # the memory allows
+    # side of the tiles that larger pictures are cut into, pixels; 0: never; None: 640 (networks of
+    # --shuffle 2: 1280), or less as the memory allows
     tile=None,
     amp=False,  # compute in bf16 or fp16, faster where the device has it
     self_ensemble=False,  # average over eight orientations: slightly better, 8 times as long
@@ -127,7 +127,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text += "memory, in tiles, which are faster)"
     option("--memory", type=number(float, 0.01), metavar="GB", help=text)
     text = "side of the tiles that larger pictures are cut into, pixels, at least "
-    text += f"{SMALLEST}, or 0: never (default: {LARGEST}, or less as the memory allows)"
+    text += f"{SMALLEST}, or 0: never (default: {LARGEST}, or less as the memory allows; for "
+    text += "networks of --shuffle 2, such as rgb_R, both are doubled)"
     option("--tile", type=tile_side, metavar="N", help=text)
     text = "compute in bf16 or fp16: faster on devices that have it (docs/denoising.md)"
     option("--amp", action=argparse.BooleanOptionalAction, help=text)

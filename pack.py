@@ -1,12 +1,12 @@
-"""Make a small file of trained weights for others, with a card that says where it comes from: what
-lies in pretrained/.
+"""Make a small file of trained weights for others, with a card that says where it comes from, as in
+pretrained/.
 
     python pack.py weights/model_gray_B_19.pth --log logs/model_gray_B.jsonl \\
         --val_h5 val_gray_data.h5 --results results/gray_B.json \\
         --made_by "python train_gray_blind.py --width 16 ..." --data "BSDS500 train and test" \\
-        --commit 0123456789
+        --commit 0123456789 --output packed
 
-Writes pretrained/gray_B.pth (weights alone, in half precision where that changes the validation
+Writes packed/gray_B.pth (weights alone, in half precision where that changes the validation
 PSNR by at most 0.005 dB), gray_B.jsonl (the log) and gray_B.md (the card: commit, command, data,
 hours, PSNR, SHA-256).
 """

@@ -5,6 +5,7 @@ import errno
 import io
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +18,8 @@ from utils import SMNetError, one_line
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong
-    arguments, 130 on Ctrl-C."""
+    arguments, 130 on Ctrl-C, 143 on SIGTERM; unfinished files are removed on all of them."""
+    signal.signal(signal.SIGTERM, stop)
     reuse_memory()
     torch.backends.cudnn.allow_tf32 = False  # PyTorch's default on CUDA, off by 1e-3
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -47,6 +49,12 @@ def run_script(main: Callable[[], int | None]) -> None:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(status)
+
+
+def stop(number: int, frame: object) -> None:
+    """What SIGTERM does where nothing else is said: end as on an error, so that what is half done
+    is cleared away."""
+    sys.exit(128 + number)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

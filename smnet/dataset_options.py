@@ -79,16 +79,13 @@ def with_defaults(options: Options, defaults: dict) -> Options:
         file = Path(defaults[name])  # pairs get files of their own and replace no other data set
         return str(file.with_stem(file.stem.replace("data", "pairs")) if options.pairs else file)
 
-    stride = defaults["stride"]
-    if options.patch_size != defaults["patch_size"]:
-        stride = options.patch_size
     two_folders = options.pairs and not any("*" in word for word in options.pairs)
     return dataclasses.replace(
         options,
         train_dir=options.train_dir or (["."] if two_folders else None),
         train_h5=options.train_h5 or h5("train_h5"),
         val_h5=options.val_h5 or h5("val_h5"),
-        stride=options.stride or stride,
+        stride=options.stride or defaults["stride"] or options.patch_size,
     )
 
 

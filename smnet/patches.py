@@ -81,6 +81,7 @@ def read_pictures(path: str | Path, channels: int, *, pairs: bool | None = False
 
 # Bytes that must stay free on the disk: HDF5 writes some of what it is given later.
 SPARE_ROOM = 16_000_000
+TOGETHER = 64  # patches written at a time: all of a picture, overlapping, may be many times it
 
 Source = Picture | PictureFiles
 
@@ -130,7 +131,9 @@ def write_patches(
             pieces = list(cut_patches(pixels, patch_size=size, stride=settings["stride"]))
             check_room(file, len(pieces) * pieces[0].nbytes)
             plane.resize(start + len(pieces), axis=0)
-            plane[start:] = np.stack(pieces)
+            for first in range(0, len(pieces), TOGETHER):
+                some = np.stack(pieces[first : first + TOGETHER])
+                plane[start + first : start + first + len(some)] = some
         origin += [len(names)] * len(pieces)
         names.append(name)
     if not names:

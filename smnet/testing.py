@@ -59,7 +59,8 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             except (MemoryError, RuntimeError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
-                advice = "a smaller --tile" if args.tile else f"--tile {LARGEST}"
+                whole = f"--tile {LARGEST * trained.model.shuffle}"
+                advice = "a smaller --tile" if args.tile else whole
                 problems.append(f"{name}: out of memory; give {advice}, or use smaller pictures")
                 continue
             runs.append(run)

@@ -6,7 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 from smnet.cli import make_parser, number
-from smnet.tiling import SMALLEST
+from smnet.evaluation import WHOLE
+from smnet.tiling import LARGEST, SMALLEST
 
 
 def parse_args(
@@ -88,10 +89,11 @@ def options(defaults: dict) -> Iterator[tuple[list[str], str, dict]]:
     text = "average over the eight orientations of a picture: better, 8 times as long"
     yield option("--self_ensemble", text, **flag)
     text = (
-        f"side of the tiles that larger pictures are cut into, pixels, at least {SMALLEST}: for "
-        "pictures that do not fit into memory whole; 0: whole pictures (default: 0)"
+        f"side of the tiles that larger pictures are cut into, pixels, at least {SMALLEST}; 0: "
+        f"whole pictures (default: whole up to {WHOLE / 1e6:g} megapixel, above it tiles of "
+        f"{LARGEST}; for networks of --shuffle 2 both sides are doubled)"
     )
-    yield option("--tile", text, type=number(int, 0), default=0, metavar="N")
+    yield option("--tile", text, type=number(int, 0), metavar="N")
     text = "also measure the best Gaussian blur and scikit-image's NL-means"
     yield option("--baseline", text, **flag)
     text = "write clean, noisy, denoised and noise mask (+ 0.5) there, as PNG"
@@ -124,7 +126,7 @@ def conflicts(args: argparse.Namespace) -> list[tuple[bool, str]]:
             f"--pairs is for real noise: give --mode R, not {args.mode}",
         ),
         (
-            0 < args.tile < SMALLEST,
+            0 < (args.tile or 0) < SMALLEST,
             f"--tile {args.tile}: the smallest tiles have {SMALLEST} pixels; 0: whole pictures",
         ),
         (

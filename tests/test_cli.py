@@ -1,10 +1,12 @@
 """What the command lines share: numbers, running out of memory, problems of one line."""
 
 import argparse
+import signal
 
 import pytest
 import torch
 
+import utils
 from smnet import cli
 from smnet.cli import number, refuse_overwrite, report_problems
 from utils import SMNetError
@@ -29,6 +31,21 @@ def test_out_of_memory_is_one_line():
     with pytest.raises(SystemExit) as caught:
         cli.run_script(greedy)
     assert "out of memory; use smaller pictures, or in training" in str(caught.value.code)
+
+
+def test_sigterm_clears_away_what_is_half_written(tmp_path):
+    def ended():
+        with utils.replacing(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            cli.run_script(ended)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 143 and not list(tmp_path.iterdir())
 
 
 def test_each_problem_is_a_line_and_the_status_is_1(capsys):

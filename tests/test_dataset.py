@@ -13,7 +13,7 @@ from helpers import synthetic_picture, synthetic_planes, write_folder
 
 import dataset
 import dataset_gray
-from smnet import dataset_building
+from smnet import dataset_building, patches
 from smnet.patches import read_pictures, shrink_by
 from utils import SMNetError
 
@@ -223,6 +223,27 @@ def test_files_that_were_made_otherwise_are_not_replaced_unasked(tmp_path):
         tmp_path / "v.h5"
     ).read_bytes() == b"a file of the user's"
     assert build(dataset_gray, tmp_path, *words, "--overwrite") == 0
+
+
+def test_patches_of_a_large_picture_are_written_in_parts(tmp_path, monkeypatch):
+    write_folder(tmp_path / "train", 2, height=64, width=90)
+    words = ["--holdout", "1", "--patch_size", "48", "--stride", "8"]
+    build(dataset_gray, tmp_path, *words)
+    with h5py.File(tmp_path / "t.h5") as file:
+        whole = file["patches"][:]
+    assert len(whole) == 3 * 7
+    monkeypatch.setattr(patches, "TOGETHER", 4)
+    build(dataset_gray, tmp_path, *words, "--overwrite")
+    with h5py.File(tmp_path / "t.h5") as file:
+        np.testing.assert_array_equal(file["patches"], whole)
+
+
+def test_editing_the_patch_size_alone_moves_the_stride(tmp_path, monkeypatch):
+    write_folder(tmp_path / "train", 2, height=64, width=96)
+    monkeypatch.setitem(dataset_gray.DEFAULTS, "patch_size", 32)
+    assert build(dataset_gray, tmp_path, "--holdout", "1") == 0
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert file["patches"].shape == (6, 1, 32, 32) and file.attrs["stride"] == 32
 
 
 def test_resize_squeezes_whole_pictures(tmp_path):

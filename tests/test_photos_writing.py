@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+import torch
 from photo_files import (
     ALPHA,
     DEEP_GRAY,
@@ -22,10 +23,19 @@ from photo_files import (
 from PIL import Image, ImageOps
 
 import denoise
-from smnet.photos.photo import Photo
+from smnet.photos.photo import Photo, to_samples
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import write_photo
 from utils import SMNetError
+
+
+def test_colours_that_hold_alpha_as_a_factor_stay_below_it():
+    stored = np.array([[[0], [10], [40], [200]]], np.uint8)
+    photo = Photo(stored, np.array([[0, 30, 30, 255]], np.uint8), "TIFF", "premultiplied")
+    denoised = torch.tensor([[[5.0, 31, 45, 210]]]) / 255
+    np.testing.assert_array_equal(to_samples(denoised, photo)[0, :, 0], [0, 30, 40, 210])
+    photo.alpha_type = "straight"
+    np.testing.assert_array_equal(to_samples(denoised, photo)[0, :, 0], [5, 31, 45, 210])
 
 
 @pytest.mark.parametrize("name", LOSSLESS)

@@ -1,7 +1,9 @@
 """Training goes on to the same bits, and never replaces a run unasked."""
 
 import json
+import shutil
 
+import h5py
 import pytest
 import torch
 from training_helpers import (
@@ -160,6 +162,20 @@ def test_the_best_survives_continuing_from_weights(train_args, tmp_path):
         [*train_args, "--resume", "--val_noiseL", "15"]
     )  # PSNRs that cannot be compared
     assert torch.load(weights / "model_gray_L25_best.pth", weights_only=True)["val_sigma"] == 15
+
+
+def test_the_best_on_other_pictures_does_not_count(train_args, tmp_path, gray_h5):
+    train_gray.main([*train_args, "--epochs", "1"])
+    weights = tmp_path / "weights"
+    best = weights / "model_gray_L25_best.pth"
+    utils.save_checkpoint(best, {**torch.load(best, weights_only=True), "val_psnr": 99.0})
+    (weights / "model_gray_L25_state.pth").unlink()
+    other = tmp_path / "other.h5"
+    shutil.copy(gray_h5[1], other)
+    with h5py.File(other, "r+") as file:
+        file["00000"][:] = 255 - file["00000"][:]
+    train_gray.main([*train_args, "-c", "1", "--epochs", "2", "--val_h5", str(other)])
+    assert torch.load(best, weights_only=True)["epoch"] == 2
 
 
 def test_going_back_finds_the_best_of_the_epochs_that_stay(train_args, tmp_path):

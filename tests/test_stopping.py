@@ -1,11 +1,15 @@
 """Signals and kills: the state is saved, and what a killed process left is removed."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from training_helpers import (
     assert_same_weights,
+    files,
     final_weights,
     folders,
     log_lines,
@@ -15,11 +19,20 @@ from training_helpers import (
 import train_gray
 from smnet.training import learner, loop, run_files, validation
 from smnet.training.signals import StopRequest
+from utils import SMNetError
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("where", ["training", "validation"])
+@pytest.mark.parametrize(
+    "number, where",
+    [
+        (signal.SIGTERM, "training"),
+        (signal.SIGTERM, "validation"),
+        (signal.SIGINT, "training"),
+        (getattr(signal, "SIGHUP", signal.SIGINT), "validation"),
+    ],
+    ids=["SIGTERM", "SIGTERM in validation", "Ctrl-C", "SIGHUP in validation"],
+)
 def test_a_signal_saves_and_stops_with_its_status(
     train_args, tmp_path, number, where, monkeypatch, capsys
 ):
@@ -63,6 +76,51 @@ def test_a_second_ctrl_c_stops_at_once():
         assert stop.signal == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
     assert caught.value.code == 130
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of Linux and macOS")
+def test_a_closed_terminal_is_no_error_and_nohup_is_heeded():
+    terminal, screen = os.openpty()
+    with StopRequest() as stop:
+        stop.terminals = [screen]
+        os.close(terminal)
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.signal == signal.SIGHUP
+    os.write(screen, b"this would fail on the closed terminal")
+    os.close(screen)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.signal
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 7 on host")
+file.flush()
+print("locked", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_a_run_that_another_process_trains_is_left_alone(train_args, tmp_path):
+    (tmp_path / "weights").mkdir()
+    lock = tmp_path / "weights" / ".model_gray_L25.lock"
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(SMNetError, match="process 7 on host is training model_gray_L25 in"):
+            train_gray.main([*train_args, "--overwrite"])
+        assert files(tmp_path / "weights") == {lock.name}
+        holder.kill()
+    assert train_gray.main([*train_args, "--epochs", "1"]) == 0  # a dead process holds nothing
+    assert lock.name not in files(tmp_path / "weights")
 
 
 def test_leftovers_of_a_killed_process_are_removed(train_args, tmp_path):

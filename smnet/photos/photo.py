@@ -143,6 +143,13 @@ def as_shown(picture: Tensor, photo: Photo) -> Tensor:
 
 
 def to_samples(picture: Tensor, photo: Photo) -> np.ndarray:
-    """(C, H, W) in about [0, 1] -> samples (H, W, C) of the photo's type, clamped and rounded."""
+    """(C, H, W) in about [0, 1] -> samples (H, W, C) of the photo's type, clamped and rounded.
+
+    Colours that hold alpha as a factor stay at most alpha, or as they were where they exceeded it.
+    """
     levels = picture.clamp(0, 1).mul_(photo.white).round_().permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(levels.astype(photo.pixels.dtype))
+    samples = np.ascontiguousarray(levels.astype(photo.pixels.dtype))
+    if photo.alpha is not None and photo.alpha_type == "premultiplied":
+        highest = np.maximum(photo.alpha[:, :, None], photo.pixels)
+        np.minimum(samples, highest, out=samples)
+    return samples

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
 from smnet.training.samples import EpochBatches, Key, PatchDataset
+from smnet.training.signals import SIGNALS
 from utils import SMNetError
 
 SHARED_MEMORY = Path("/dev/shm")  # where the workers' locks are
@@ -213,9 +214,9 @@ def one_opencv_thread() -> Iterator[None]:
 
 
 def prepare_worker(worker: int) -> None:
-    """Called first in a worker. A scheduler's SIGTERM and a Ctrl-C reach it as well, but the loop
-    is still to get its batch: it ends when the loop kills it, or by itself when that is gone."""
-    for name in ("SIGINT", "SIGTERM"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    """Called first in a worker. What stops a run reaches it as well, but the loop is still to get
+    its batch: it ends when the loop kills it, or by itself when that is gone."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if multiprocessing.get_start_method() != "fork":
         cv2.setNumThreads(1)

@@ -77,9 +77,10 @@ def fit(
     which then end the process with status 128 + signal.
 
     Raises:
-        SMNetError: nothing to continue from, an earlier run's files in the way, settings that
-            differ from the state's, too few patches for a batch, a loss that is no number, a data
-            worker that died, or a folder that cannot be written.
+        SMNetError: nothing to continue from, an earlier run's files in the way, another process
+            that trains the same run, settings that differ from the state's, too few patches for a
+            batch, a loss that is no number, a data worker that died, or a folder that cannot be
+            written.
     """
     device = distributed.pick_device(args.device)
     if device.type == "cuda" and device.index is not None:
@@ -94,17 +95,20 @@ def fit(
             val_data=describe_pictures(val_pictures),
         )
         files = RunFiles(learner, name=name, args=args, settings=settings)
-        starting.start(files)
-        learner.connect()
-        done = learner.done
-        if done.step >= learner.total_steps and done.closed:
-            print(
-                f"{name}: all {learner.total_steps:,} steps are done; raise --epochs or "
-                "--max_steps to go on"
-            )
-            return 0
-        announce(learner, train_set, name=name)
-        train(learner, files, train_set, val_pictures)
+        try:
+            starting.start(files)
+            learner.connect()
+            done = learner.done
+            if done.step >= learner.total_steps and done.closed:
+                print(
+                    f"{name}: all {learner.total_steps:,} steps are done; raise --epochs or "
+                    "--max_steps to go on"
+                )
+                return 0
+            announce(learner, train_set, name=name)
+            train(learner, files, train_set, val_pictures)
+        finally:
+            files.unlock()
     return 0
 
 

@@ -49,8 +49,8 @@ OPTIONS = [
     Option("patch_size", SIDE, "N", "side of the training crops, pixels"),
     Option("draws", NATURAL, "N", "times that an epoch draws every stored patch"),
     Option("color_jitter", None, None,
-           "vary colours: channels permuted, saturation and contrast changed, before noise is "
-           "added; RGB, not for pairs"),
+           "vary colours: channels permuted, saturation and contrast changed (gray: contrast "
+           "alone), before white noise is added; not of pairs or crops with a camera's noise"),
     Option("epochs", NATURAL, "N", "epochs in all"),
     Option("max_steps", WHOLE, "N", "stop after this many steps in total, 0: only by --epochs"),
     Option("optimizer", str, None,

@@ -1,10 +1,15 @@
-"""Ctrl-C and SIGTERM, as preempted machines send it, turned into a wish that the training loop
-grants at a good moment."""
+"""Ctrl-C, SIGTERM as preempted machines send it, and SIGHUP of a terminal that is closed, turned
+into a wish that the training loop grants at a good moment."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class StopRequest:
@@ -23,8 +28,10 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         self.before = {}
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self.receive)
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                    self.before[number] = signal.signal(number, self.receive)
+        self.terminals = [number for number in (1, 2) if os.isatty(number)]
         return self
 
     def __exit__(self, *exception) -> None:
@@ -32,9 +39,17 @@ class StopRequest:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: object) -> None:
+        if signal.Signals(number).name == "SIGHUP":
+            self.leave_terminals()
         if self.immediate or self.signal == number == signal.SIGINT:
             self.stop(number, "what was saved before is kept")
         self.signal = number
+
+    def leave_terminals(self) -> None:
+        """What is still printed goes nowhere: writing to a closed terminal would be an error."""
+        with open(os.devnull, "wb") as nowhere:
+            for number in self.terminals:
+                os.dup2(nowhere.fileno(), number)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -41,9 +41,10 @@ def start(files: RunFiles) -> None:
 
     Raises:
         SMNetError: nothing to continue from, a state of other settings, an earlier run's files in
-            the way, or a folder that cannot be written.
+            the way, another process that trains this run, or a folder that cannot be written.
     """
     if distributed.rank() == 0:
+        files.lock()
         carry_out(make_plan(files), files)
     if distributed.LAUNCHED:
         share_state(files.learner)
@@ -198,6 +199,7 @@ def carry_out(plan: StartPlan, files: RunFiles) -> None:
     learner.done = plan.progress
     for folder in (files.args.weights_dir, files.log_folder):
         utils.make_folder(folder)
+    files.lock()  # where there was no folder before
     for line in plan.say:
         print(line)
     for path in plan.removed:
@@ -237,7 +239,8 @@ def share_state(learner: Learner) -> None:
 
 def best_until(files: RunFiles, epoch: int) -> tuple[float, Path | None, bool]:
     """(the highest validation PSNR up to an epoch, the weights on disk that had it, whether
-    NAME_best.pth is of a later epoch); weights validated at another sigma do not count."""
+    NAME_best.pth is of a later epoch); weights validated at another sigma or on other pictures do
+    not count."""
     best_file = files.file("best")
     is_later = best_file.is_file() and utils.read_checkpoint(best_file).get("epoch", 0) > epoch
     candidates = [best_file, files.file(epoch)]
@@ -247,7 +250,11 @@ def best_until(files: RunFiles, epoch: int) -> tuple[float, Path | None, bool]:
     for file in candidates:
         if file.is_file():
             content = utils.read_checkpoint(file)
-            comparable = content.get("val_sigma") == files.args.val_noiseL
+            pictures = files.settings["val_data"]  # older weights do not say theirs
+            comparable = (
+                content.get("val_sigma") == files.args.val_noiseL
+                and content.get("val_data", pictures) == pictures
+            )
             known = content.get("epoch", math.inf) <= epoch and comparable
             if known and content["val_psnr"] > psnr:
                 psnr, best = content["val_psnr"], file

@@ -59,6 +59,7 @@ def write_epoch(
         "shuffle": model.shuffle,
         "noise_range": learner.args.noise_range,
         **{key: line[key] for key in ("epoch", "step", "val_psnr", "val_sigma")},
+        "val_data": files.settings["val_data"],
     }
     files.remove_later_than(line["epoch"])
     utils.save_checkpoint(files.file(line["epoch"]), weights)
