@@ -48,8 +48,11 @@ def heading(run: Run) -> str:
     """What was measured: the set, the noise, the weights and the protocol."""
     details = [] if run.epoch is None else [f"epoch {run.epoch}"]
     details.append(run.network)
-    if run.mode == "S" and run.noise_range and run.noise_range[0] != run.sigma:
-        details.append(f"trained at sigma {run.noise_range[0]:g}")
+    if run.noise_range and run.sigma is not None:
+        low, high = run.noise_range
+        if not low <= run.sigma <= high:
+            trained = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            details.append(f"trained at sigma {trained}")
     names = f"{run.set}, {noise_name(run.sigma)}, {run.weights} ({', '.join(details)})"
     return one_line(f"{names}; {run.protocol}" if run.protocol else names)
 

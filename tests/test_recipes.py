@@ -47,6 +47,9 @@ def test_pictures_of_real_noise_are_laid_out(downloaded, capsys):
     assert [n for n in names["pairs"] if "scene" not in n] == [
         f"{kind}_Canon5D2_bag_{side}.jpg" for kind in ("again", "full") for side in ("mean", "real")
     ]
+    assert names["val_frames"] == [
+        f"Nikon800_stair_{part}_{side}.png" for part in (1, 2) for side in ("mean", "real")
+    ]
     assert len(names["val_photos"]) == 20 and len(names["photos"]) == 4 + 1 + 1
     assert names["val_saturated"] == ["unsplash_bruna-branco.png"]
     sizes = {name: Image.open(output / "photos" / name).size for name in names["photos"]}

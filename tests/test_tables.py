@@ -1,5 +1,6 @@
 """Tables: the best of a row, networks told apart, names with odd letters, equal pictures."""
 
+import dataclasses
 import math
 
 from smnet import tables
@@ -149,3 +150,16 @@ def test_a_picture_that_is_too_small_has_no_ssim():
 def test_line_breaks_in_names_leave_the_table_whole():
     text = tables.table(run_of("x.pth", name="s\nt", scores=[score_of("a\nb")]))
     assert r"s\nt, sigma 25" in text and r"a\nb" in text and text.count("\n") == 6
+
+
+def test_a_table_says_for_which_sigmas_the_network_was_trained_if_not_for_this():
+    for noise_range, sigma, said in (
+        ((0, 55), 75, "trained at sigma 0 to 55"),
+        ((15, 15), 25, "trained at sigma 15"),
+        ((0, 55), 50, None),
+        ((25, 25), 25, None),
+        (None, 25, None),
+    ):
+        run = dataclasses.replace(run_of("b.pth", sigma=sigma), noise_range=noise_range)
+        heading = tables.heading(run)
+        assert (said in heading) if said else ("trained" not in heading), heading

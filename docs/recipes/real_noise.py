@@ -6,11 +6,14 @@
     python ../../dataset.py --train_dir pairs --val_dir val_pairs --pairs "*_real*" "*_mean*"
     python ../../dataset.py --train_dir photos --val_dir val_photos --train_h5 photos.h5
 
-Writes five folders. No scene of val_pairs is in pairs or photos, in crops or in full frames:
+Writes six folders. No scene of val_pairs or val_frames is in pairs or photos, in crops or in full
+frames:
 
 - pairs: PolyU's crops, but for 20 of six scenes; 22 of PolyU_full's frames, each as its camera
   wrote it and saved again as PolyU's crops were (JPEG of quality 75, 4:2:0);
 - val_pairs: those 20 crops;
+- val_frames: two parts of 512x512 of each of eight frames of held-out scenes, as their cameras
+  wrote them;
 - photos: BSDS500 but for 20 pictures; the clean sides of the 22 frames, and Unsplash but for six
   pictures of saturated colours, both shrunk by 3;
 - val_photos, val_saturated: those 20, and the middle of those six.
@@ -30,7 +33,7 @@ from smnet.patches import shrink_by
 from utils import SMNetError, make_folder
 
 SHRINK = 3  # pixels a side that become one
-MIDDLE = 512  # pixels, side of the middle of a saturated picture
+MIDDLE = 512  # pixels, side of the parts of large pictures that are measured
 
 # Subjects of PolyU_full that scenes held out of PolyU show too, by whatever camera.
 HELD_OUT = ("bicyc", "desk", "desch", "print", "class", "stair", "waterhouse")
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if output.exists():
         raise SMNetError(f"{output} is there already; remove it, or give another --output")
     unfinished = make_folder(output.with_name(f"{output.name}.unfinished"))
-    for name in ("pairs", "val_pairs", "photos", "val_photos", "val_saturated"):
+    for name in ("pairs", "val_pairs", "val_frames", "photos", "val_photos", "val_saturated"):
         make_folder(unfinished / name)
     lay_out_crops(data / "PolyU", unfinished)
     lay_out_frames(data / "PolyU_full", unfinished)
@@ -83,20 +86,22 @@ def lay_out_crops(folder: Path, output: Path) -> None:
             shutil.copy(path, output / "val_pairs" / path.name)
 
 
-def wanted_frames(names: list[str]) -> list[str]:
-    """Those of PolyU_full's frames that are trained on."""
-    return [
-        name
-        for name in names
-        if name not in DOUBTFUL and not any(subject in name for subject in HELD_OUT)
-    ]
+def is_held_out(frame: str) -> bool:
+    """Whether a frame of PolyU_full shows a scene that is not trained on."""
+    return any(subject in frame for subject in HELD_OUT)
 
 
 def lay_out_frames(folder: Path, output: Path) -> None:
-    """PolyU_full: every frame twice, and its clean side as a photograph."""
-    pairs = {pair.name: pair for pair in find_pairs([folder], "*_Real*", "*_mean*")[0]}
-    for name in wanted_frames(list(pairs)):
-        noisy, clean = pairs[name].noisy, pairs[name].clean
+    """PolyU_full: every frame twice, and its clean side as a photograph; of those of held-out
+    scenes two parts."""
+    for pair in find_pairs([folder], "*_Real*", "*_mean*")[0]:
+        name, noisy, clean = pair.name, pair.noisy, pair.clean
+        if name in DOUBTFUL:
+            continue
+        if is_held_out(name):
+            for side, path in (("real", noisy), ("mean", clean)):
+                write_parts(path, output / "val_frames", f"{name}_{{part}}_{side}.png")
+            continue
         for kind in ("full", "again"):
             shutil.copy(clean, output / "pairs" / f"{kind}_{name}_mean.jpg")
         shutil.copy(noisy, output / "pairs" / f"full_{name}_real.jpg")
@@ -104,6 +109,17 @@ def lay_out_frames(folder: Path, output: Path) -> None:
         with Image.open(noisy) as picture:
             picture.convert("RGB").save(again, quality=75, subsampling=2)
         shrink(clean, output / "photos" / f"polyu_{name}.png")
+
+
+def write_parts(source: Path, folder: Path, name: str) -> None:
+    """Write the middles of a picture's left and right half, as parts 1 and 2."""
+    picture = read_picture(source, 3)
+    _, height, width = picture.shape
+    top = max(0, (height - MIDDLE) // 2)
+    for part, centre in ((1, width // 4), (2, 3 * width // 4)):
+        left = max(0, centre - MIDDLE // 2)
+        piece = picture[:, top : top + MIDDLE, left : left + MIDDLE]
+        write_picture(folder / name.format(part=part), to_float(piece))
 
 
 def lay_out_bsds(folder: Path, output: Path) -> None:
