@@ -25,7 +25,7 @@ def add_test_noise(clean: Tensor, *, sigma: float, seed: int, draws: int) -> Ten
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((draws, *clean.shape), generator=generator)
-    return clean + sigma / 255 * noise
+    return clean + noise.mul_(sigma / 255)
 
 
 def psnr(clean: Tensor, restored: Tensor) -> float:
