@@ -41,7 +41,7 @@ def parse_options(argv: list[str] | None, *, description: str, defaults: dict) -
     option("--val_h5", metavar="FILE", help=text)
     text = f"side of a stored patch, pixels {shown}"
     option("--patch_size", type=number(int, 8), metavar="N", help=text)
-    text = "pixels from one patch to the next (default: the patch size)"
+    text = f"pixels from one patch to the next (default: {defaults['stride'] or 'the patch size'})"
     option("--stride", type=number(int, 1), metavar="N", help=text)
     text = f"resize training pictures to NxN first, ignoring aspect ratio, 0: off {shown}"
     option("--resize", type=number(int, 0), metavar="N", help=text)
@@ -109,7 +109,7 @@ def conflicts(options: Options) -> Iterator[tuple[bool, str]]:
     )
     yield (
         stride > size,
-        f"--stride {stride} above --patch_size {size} would leave out parts of the pictures",
+        f"a stride of {stride} above a patch size of {size} would leave out parts of the pictures",
     )
 
 

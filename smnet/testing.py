@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import utils
-from smnet import devices, sheets
+from smnet import devices, evaluation, sheets
 from smnet.cli import report_problems
 from smnet.evaluation import OnStages, Protocol, evaluate
 from smnet.images import to_float, write_picture
@@ -59,8 +59,10 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
             except (MemoryError, RuntimeError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
-                whole = f"--tile {LARGEST * trained.model.shuffle}"
-                advice = "a smaller --tile" if args.tile else whole
+                tiles = LARGEST * trained.model.shuffle
+                if args.tile is None and any_in_tiles(test_set):
+                    tiles //= 2
+                advice = "a smaller --tile" if args.tile else f"--tile {tiles}"
                 problems.append(f"{name}: out of memory; give {advice}, or use smaller pictures")
                 continue
             runs.append(run)
@@ -142,12 +144,20 @@ def measure(
 def differences(protocol: Protocol, set_name: str, test_set: PictureSet, channels: int) -> str:
     """What is done differently from the authors, in words; empty: nothing."""
     words = [str(protocol)]
+    if protocol.tile is None and any_in_tiles(test_set):
+        words.append("large pictures in tiles")
     if paper_channels(set_name) not in (None, channels):
         words.append("as gray" if channels == 1 else "as RGB")
     if test_set.unread:
         count = len(test_set.pictures)
         words.append(f"{count} of {count + test_set.unread} pictures")
     return ", ".join(filter(None, words))
+
+
+def any_in_tiles(test_set: PictureSet) -> bool:
+    """Whether a picture is so large that it is denoised in tiles unless `--tile` says otherwise."""
+    sides = (picture.clean.shape[-2:] for picture in test_set.pictures)
+    return any(height * width > evaluation.WHOLE for height, width in sides)
 
 
 def free_folder(run: Run, save_dir: str, taken: Collection[str]) -> str:

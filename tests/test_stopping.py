@@ -18,6 +18,7 @@ from training_helpers import (
 
 import train_gray
 from smnet.training import learner, loop, run_files, validation
+from smnet.training.run_lock import RunLock
 from smnet.training.signals import StopRequest
 from utils import SMNetError
 
@@ -79,9 +80,11 @@ def test_a_second_ctrl_c_stops_at_once():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of Linux and macOS")
-def test_a_closed_terminal_is_no_error_and_nohup_is_heeded():
+def test_a_closed_terminal_is_no_error_and_nohup_is_heeded(monkeypatch):
     terminal, screen = os.openpty()
+    monkeypatch.setattr(os, "isatty", lambda number: number == 2)
     with StopRequest() as stop:
+        assert stop.terminals == [2]
         stop.terminals = [screen]
         os.close(terminal)
         signal.raise_signal(signal.SIGHUP)
@@ -95,6 +98,16 @@ def test_a_closed_terminal_is_no_error_and_nohup_is_heeded():
         assert not stop.signal
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_background_job_of_a_shell_still_listens_to_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 HOLDER = """
@@ -121,6 +134,40 @@ def test_a_run_that_another_process_trains_is_left_alone(train_args, tmp_path):
         holder.kill()
     assert train_gray.main([*train_args, "--epochs", "1"]) == 0  # a dead process holds nothing
     assert lock.name not in files(tmp_path / "weights")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    lock = RunLock(tmp_path / "a.lock", "a")
+    opened, original = [], os.open
+
+    def open_slowly(path, *more):
+        descriptor = original(path, *more)
+        if not opened:
+            path.unlink()  # by who had the lock, between our opening and our locking
+        opened.append(descriptor)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_slowly)
+    lock.acquire()
+    assert len(opened) == 2 and os.path.samestat(os.fstat(lock.descriptor), lock.path.stat())
+    lock.release()
+    lock.release()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_disks_without_locks_or_room_do_not_stop_a_run(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    lock = RunLock(tmp_path / "a.lock", "a")
+    monkeypatch.setattr(os, "write", fails)
+    lock.acquire()
+    lock.release()
+    monkeypatch.setattr("fcntl.lockf", fails)
+    lock.acquire()
+    assert lock.descriptor is None and not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_a_killed_process_are_removed(train_args, tmp_path):

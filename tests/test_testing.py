@@ -12,7 +12,7 @@ from helpers import save_model, write_folder
 
 import test_gray as gray_script
 import test_rgb as rgb_script
-from smnet import testing
+from smnet import evaluation, testing
 from utils import SMNetError
 
 
@@ -230,6 +230,25 @@ def test_tiles_are_said_and_measured_without_the_papers_figures(work, capsys):
         assert masks[0].shape == masks[1].shape
         assert np.array_equal(*masks) != is_cut
     assert Path(tiles["saved"]) == Path("out/Set12_sigma25_model_gray_B_3_tiles_of_135")
+
+
+def test_large_pictures_are_cut_unless_told_otherwise_which_is_said(work, capsys, monkeypatch):
+    write_folder(work / "data" / "Set12", 1, height=150, width=1300)
+    monkeypatch.setattr(evaluation, "WHOLE", 150 * 1000)
+    counts, original = [], evaluation.tile_grid
+
+    def counted(*args):
+        tiles = original(*args)
+        counts.append(len(tiles))
+        return tiles
+
+    monkeypatch.setattr(evaluation, "tile_grid", counted)
+    words = "--mode B --test_data Set12".split()
+    assert gray_script.main(words) == 0
+    assert "; large pictures in tiles\n" in capsys.readouterr().out and max(counts) > 1
+    counts.clear()
+    assert gray_script.main([*words, "--tile", "0"]) == 0
+    assert "tiles" not in capsys.readouterr().out and set(counts) == {1}
 
 
 def test_a_set_and_one_above_it_of_the_same_name_are_saved_apart(work):

@@ -73,8 +73,8 @@ def fit(
 
     Loss: mean squared error of the final output against the clean picture. After each epoch, and
     after the last step: validation by the code that tests, weights, state, a line of the log. The
-    state is also saved every `--save_every` minutes, before validation, and on SIGTERM or Ctrl-C,
-    which then end the process with status 128 + signal.
+    state is also saved every `--save_every` minutes, before validation, and on SIGTERM, SIGHUP or
+    Ctrl-C, which then end the process with status 128 + signal.
 
     Raises:
         SMNetError: nothing to continue from, an earlier run's files in the way, another process
@@ -108,7 +108,7 @@ def fit(
             announce(learner, train_set, name=name)
             train(learner, files, train_set, val_pictures)
         finally:
-            files.unlock()
+            files.lock.release()
     return 0
 
 

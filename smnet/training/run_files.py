@@ -3,8 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
-import socket
 from pathlib import Path
 
 import torch
@@ -13,12 +11,8 @@ import utils
 from smnet.results import read_log
 from smnet.training import distributed
 from smnet.training.learner import Learner
+from smnet.training.run_lock import RunLock
 from utils import SMNetError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 
 class RunFiles:
@@ -38,48 +32,9 @@ class RunFiles:
         self.own_state = False  # whether the state on disk is of this run
         self.saved_step: int | None = None  # of the newest state of this run on disk
         self.points: list = []  # TensorBoard's, as the state had them
-        self.lock_file: int | None = None  # descriptor of what keeps other processes out
-
-    def lock(self) -> None:
-        """Keep other processes out of this run until `unlock`, or until this process is gone.
-
-        A lock of POSIX, which processes that are forked do not share: data workers may outlive this
-        one by seconds. Where there is no folder yet, or the system or the disk has no locks,
-        nothing is locked.
-
-        Raises:
-            SMNetError: another process has it.
-        """
-        path = Path(self.args.weights_dir, f".{self.name}.lock")
-        if fcntl is None or self.lock_file is not None or not path.parent.is_dir():
-            return
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:  # a folder that may not be written, which is said later
-            return
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            holder = os.read(descriptor, 1000).decode(errors="replace")
-            os.close(descriptor)
-            raise SMNetError(
-                f"{holder or 'another process'} is training {self.name} in "
-                f"{self.args.weights_dir}; end it first, or give another --weights_dir and "
-                "--log_dir"
-            ) from None
-        except OSError:  # a network disk without locks
-            os.close(descriptor)
-            return
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        self.lock_file = descriptor
-
-    def unlock(self) -> None:
-        """Let other processes have the run."""
-        if self.lock_file is not None:
-            Path(self.args.weights_dir, f".{self.name}.lock").unlink(missing_ok=True)
-            os.close(self.lock_file)
-            self.lock_file = None
+        self.lock = RunLock(
+            Path(args.weights_dir, f".{name}.lock"), f"{name} in {args.weights_dir}"
+        )
 
     def file(self, what: int | str) -> Path:
         """weights/NAME_<what>.pth; `what` is an epoch, "best" or "state"."""

@@ -29,7 +29,8 @@ class StopRequest:
         self.before = {}
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
             for number in SIGNALS:
-                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                hung_up = signal.Signals(number).name == "SIGHUP"
+                if not (hung_up and signal.getsignal(number) == signal.SIG_IGN):  # by nohup
                     self.before[number] = signal.signal(number, self.receive)
         self.terminals = [number for number in (1, 2) if os.isatty(number)]
         return self

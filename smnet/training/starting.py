@@ -44,7 +44,7 @@ def start(files: RunFiles) -> None:
             the way, another process that trains this run, or a folder that cannot be written.
     """
     if distributed.rank() == 0:
-        files.lock()
+        files.lock.acquire()
         carry_out(make_plan(files), files)
     if distributed.LAUNCHED:
         share_state(files.learner)
@@ -199,7 +199,7 @@ def carry_out(plan: StartPlan, files: RunFiles) -> None:
     learner.done = plan.progress
     for folder in (files.args.weights_dir, files.log_folder):
         utils.make_folder(folder)
-    files.lock()  # where there was no folder before
+    files.lock.acquire()  # where there was no folder before
     for line in plan.say:
         print(line)
     for path in plan.removed:
