@@ -83,7 +83,8 @@ def sweep_steps(
             if is_out_of_memory(error):
                 row = {"note": "out of memory"}
             elif setup.compile:  # there is no compiler, say
-                row = {"note": f"failed: {one_line(str(error).splitlines()[0])}"}
+                why = str(error).strip() or type(error).__name__
+                row = {"note": f"failed: {one_line(why.splitlines()[0])}"}
             else:
                 raise
         yield {**words, **row}

@@ -90,7 +90,13 @@ def conv_task(memory_format: torch.memory_format, setup: Setup, device: torch.de
     x = torch.randn(setup.batchsize, 256, *setup.size, device=device)
     x = x.contiguous(memory_format=memory_format)
     conv = nn.Conv2d(256, 64, 3, padding=1).to(device, memory_format=memory_format)
-    return torch.inference_mode()(lambda: conv(x))
+
+    @torch.inference_mode()
+    def task() -> Tensor:
+        with cuda_kernels(tf32=False, benchmark=True):
+            return conv(x)
+
+    return task
 
 
 def forward_task(setup: Setup, device: torch.device) -> Task:

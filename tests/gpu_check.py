@@ -1,4 +1,5 @@
-"""Check on a GPU what the tests can only check on a CPU: one command, under nine minutes.
+"""Check on a GPU what the tests can only check on a CPU: one command, meant for nine minutes; the
+last check, of --compile, may take three more.
 
     python tests/gpu_check.py                       # on the GPU; without one, what a CPU can do
     python tests/gpu_check.py --only forward loop   # some of the checks
@@ -14,7 +15,6 @@ import contextlib
 import io
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -26,7 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 import torch  # noqa: E402
 from golden import authors_names, computed_weight  # noqa: E402
 from helpers import build_h5  # noqa: E402
@@ -56,10 +58,12 @@ def need_cuda(device: torch.device) -> None:
 
 
 def forward(device: torch.device) -> dict:
-    """CPU and device give outputs within 1e-4 and gradients within 1e-3.
+    """CPU and device give outputs within 1e-4 and gradients within 1e-2, each relative to its own
+    greatest value, or to 1e-5 of the greatest of all.
 
     Where two neighbours are nearly equal, rounding decides which of them is pooled, and unpooling
-    then puts its value elsewhere: one pixel in a thousand may differ by up to 1e-2.
+    then puts its value elsewhere: one pixel in a thousand may differ by up to 1e-2. A picture of
+    one pixel, padded by itself, is all such ties: its gradients are not compared.
     """
     worst = {"output": 0.0, "single pixels": 0.0, "gradient": 0.0}
     for width in (4, 12, 16, 64):
@@ -75,10 +79,9 @@ def forward(device: torch.device) -> dict:
             common = errors.kthvalue(math.ceil(0.999 * len(errors))).values.item()
             worst["output"] = max(worst["output"], common)
             worst["single pixels"] = max(worst["single pixels"], errors.max().item())
-            worst["gradient"] = max(
-                worst["gradient"], *(difference(a, b) for a, b in zip(grads, theirs_grads))
-            )
-    limits = {"output": 1e-4, "single pixels": 1e-2, "gradient": 1e-3}
+            if height > 1:
+                worst["gradient"] = max(worst["gradient"], difference(grads, theirs_grads))
+    limits = {"output": 1e-4, "single pixels": 1e-2, "gradient": 1e-2}
     assert all(worst[what] < limit for what, limit in limits.items()), worst
     return worst
 
@@ -90,15 +93,22 @@ def output_and_gradients(model: SMNet, x: torch.Tensor) -> tuple[torch.Tensor, l
     return output.detach(), [p.grad.clone() for p in model.parameters()]
 
 
-def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The greatest, relative to the greatest value (or to 1)."""
-    return ((ours - theirs.cpu()).abs().max() / max(1.0, ours.abs().max().item())).item()
+def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """The greatest, each relative to the greatest value of its tensor, or to 1e-5 of that of
+    all."""
+    least = 1e-5 * max(a.abs().max().item() for a in ours)
+    return max(
+        (a - b.cpu()).abs().max().item() / max(least, a.abs().max().item())
+        for a, b in zip(ours, theirs)
+    )
 
 
 def golden(device: torch.device) -> dict:
-    """The authors' outputs from the authors' weights, within 1e-4 of full float32."""
+    """The authors' outputs from the authors' weights, to the tolerance of test_models.py; single
+    pixels may differ as in `forward`."""
     stored = np.load(ROOT / "tests" / "golden.npz")
-    seed, names, worst = int(stored["seed"]), authors_names(), 0.0
+    seed, names = int(stored["seed"]), authors_names()
+    worst = {"output": 0.0, "single pixels": 0.0}
     for case in sorted({key.split("/")[0] for key in stored.files if "/" in key}):
         channels, n, height, width = map(int, case.split("x"))
         model = SMNet(channels)
@@ -110,9 +120,11 @@ def golden(device: torch.device) -> dict:
         with torch.inference_mode():
             stages = model.to(device).stages(x.to(device))
         for name, ours in zip(("noise_mask", "residual", "output"), stages):
-            worst = max(worst, float(np.abs(ours.cpu().numpy() - stored[f"{case}/{name}"]).max()))
-    assert worst < 1e-4, worst
-    return {"greatest difference": worst}
+            errors = np.abs(ours.cpu().numpy() - stored[f"{case}/{name}"])
+            worst["output"] = max(worst["output"], float(np.quantile(errors, 0.999)))
+            worst["single pixels"] = max(worst["single pixels"], float(errors.max()))
+    assert worst["output"] < 2e-4 and worst["single pixels"] < 1e-2, worst
+    return worst
 
 
 def losses(device: torch.device, *options: str) -> list[float]:
@@ -172,11 +184,14 @@ def restart(device: torch.device) -> dict:
         process = subprocess.Popen(
             [*command, *broken, "--epochs", "400"], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
-        for line in process.stdout:
-            if line.startswith("epoch 2"):
-                break
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        try:
+            for line in process.stdout:
+                if line.startswith("epoch 2"):
+                    break
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        finally:
+            end(process)
         reached = utils.read_checkpoint(f"{folder}/broken/{RUN}_state.pth")["progress"]["epoch"]
         epochs = ["--epochs", str(reached + 2)]
         said = run_script(*command[1:], *broken, *epochs, "--resume")
@@ -215,7 +230,7 @@ def attention(device: torch.device) -> dict:
 
 
 def tiles(device: torch.device) -> dict:
-    """A picture that does not fit is denoised in tiles, with about the same result."""
+    """A picture that does not fit is denoised in tiles, with about the same result as whole."""
     need_cuda(device)
     torch.manual_seed(0)
     model = SMNet(1, 64).to(device)
@@ -225,18 +240,23 @@ def tiles(device: torch.device) -> dict:
     denoiser = Denoiser(model, tile=0)
     output = denoiser(picture)
     assert denoiser.limit < 1024, "it fitted: nothing was checked"
-    assert output.isfinite().all()
-    return {"side of the tiles": denoiser.limit}
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    whole = Denoiser(model, tile=0)
+    difference = (whole(picture) - output).abs().mean().item()
+    assert whole.limit == math.inf, "the whole picture did not fit: nothing was compared"
+    assert difference < 1e-3, difference
+    return {"side of the tiles": denoiser.limit, "mean difference from whole": difference}
 
 
 def loop(device: torch.device) -> dict:
     """Five steps of the loop that trains never make the CPU wait for the GPU."""
+    need_cuda(device)
     step, steps = Learner.step, 0
 
     def watched(learner: Learner, *batch: torch.Tensor) -> torch.Tensor:
         nonlocal steps
         steps += 1
-        if steps in (3, 8) and device.type == "cuda":
+        if steps in (3, 8):
             torch.cuda.synchronize()
             torch.cuda.set_sync_debug_mode("error" if steps == 3 else "default")
         return step(learner, *batch)
@@ -249,26 +269,36 @@ def loop(device: torch.device) -> dict:
         words += f" --device {device} --weights_dir {folder}/w --log_dir {folder}/l"
         with contextlib.redirect_stdout(io.StringIO()):
             train_gray.main(words.split())
+    assert steps == 9, steps
     return {"steps": steps, "bf16": has_bf16(device)}
 
 
 def scripts(device: torch.device) -> dict:
-    """test_gray.py and denoise.py on the device, beside the CPU's figures."""
+    """test_gray.py and denoise.py on the device give what they give on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
-        found = {}
+        found, pictures = {}, []
+        noisy = np.random.default_rng(0).normal(128, 25, (300, 400, 3)).clip(0, 255)
+        cv2.imwrite(f"{folder}/noisy.png", noisy.round().astype(np.uint8))
         for name in ("cpu", str(device)):
             words = f"--mode B --test_data sample --device {name} --json {folder}/{name[:4]}.json"
             run_script("test_gray.py", *words.split())
             runs = json.loads((Path(folder) / f"{name[:4]}.json").read_text())
             found[name] = runs[0]["mean"]["psnr"]["SMNet"]
+            result = f"{folder}/{name[:4]}.png"
+            run_script(
+                "denoise.py", f"{folder}/noisy.png", "-o", result, "--device", name, "--overwrite"
+            )
+            pictures.append(cv2.imread(result).astype(int))
     assert abs(found["cpu"] - found[str(device)]) < 0.01, found
+    found["pixels apart"] = float((np.abs(pictures[0] - pictures[-1]) > 1).mean())
+    assert found["pixels apart"] < 1e-3, found
     return found
 
 
 CHECKS: dict[str, tuple[Callable[[torch.device], dict], int]] = {  # seconds on a GPU
-    "forward": (forward, 60), "golden": (golden, 50), "modes": (modes, 100),
-    "compiled": (compiled, 100), "restart": (restart, 90), "attention": (attention, 20),
-    "tiles": (tiles, 30), "loop": (loop, 20), "scripts": (scripts, 60),
+    "forward": (forward, 60), "golden": (golden, 50), "modes": (modes, 120),
+    "restart": (restart, 90), "attention": (attention, 20), "tiles": (tiles, 30),
+    "loop": (loop, 20), "scripts": (scripts, 60), "compiled": (compiled, 200),
 }  # fmt: skip
 
 
@@ -288,10 +318,20 @@ def run_one(name: str, device: str) -> dict:
         result = json.loads(lines[-1]) if process.returncode == 0 and lines else None
         result = result or {"outcome": "failed", "why": (err or out)[-400:].strip()}
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with what it has started
-        process.communicate()
+        end(process)
         result = {"outcome": "failed", "why": f"not done after {limit} s"}
     return {"check": name, **result, "seconds": round(time.monotonic() - started, 1)}
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a process and all that it has started: torchrun's workers are in sessions of their
+    own, so that a signal to its group does not reach them."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in [*(parent := psutil.Process(process.pid)).children(recursive=True), parent]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired, ValueError):  # its pipes may be closed
+        process.communicate(timeout=10)
 
 
 def check_here(name: str, device: str) -> dict:
@@ -325,7 +365,8 @@ def main() -> int:
         shown = result.get("figures") or result.get("why", "")
         print(f"{name:10} {result['outcome']:8} {result['seconds']:6.1f} s  {shown}", flush=True)
     if args.json:
-        name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+        on_cuda = torch.device(args.device).type == "cuda"
+        name = torch.cuda.get_device_name(args.device) if on_cuda else "CPU"
         content = {"device": name, "torch": torch.__version__, "checks": results}
         with utils.replacing(args.json) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -188,6 +188,16 @@ def test_results_of_an_earlier_run_are_no_pictures_to_denoise(work):
     assert len([*work.glob("*.png")]) == 4
 
 
+def test_results_beside_their_pictures_are_no_pictures_of_the_folder(work):
+    for name in ("in/a.png", "in/b_denoised.png"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["in/a.png", "--compare"]) == 0
+    assert [job.source.name for job in find_jobs(["in"]).jobs] == ["a.png", "b_denoised.png"]
+    named = {job.source.name for job in find_jobs(["in"], output="out").jobs}
+    assert named == {"a.png", "a_denoised.png", "a_denoised_compare.png", "b_denoised.png"}
+
+
 def test_sheets_and_folders_of_an_earlier_run_are_no_pictures_to_denoise(work):
     for name in ("a.png", "mine_compare.png", "in/b.png"):
         (work / name).parent.mkdir(exist_ok=True)

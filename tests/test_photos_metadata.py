@@ -192,6 +192,17 @@ def test_tiff_keeps_exif_folders_and_foreign_tags(work, unchanged, capsys, sampl
         assert new.getexif().get_ifd(34665) == {33434: 0.02} and 274 not in new.getexif()
 
 
+@pytest.mark.parametrize("target", ["b.png", "b.tif"])
+def test_a_picture_without_a_place_gets_no_folder_for_one(work, unchanged, target):
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "a maker"
+    (work / "a.jpg").write_bytes(pillow(RGB, "JPEG", exif=exif.tobytes()))
+    assert denoise.main(["a.jpg", "-o", target]) == 0
+    with Image.open(target) as new:
+        tags = set(new.getexif())
+        assert new.getexif()[271] == "a maker" and not tags & {34665, 34853}
+
+
 def test_odd_metadata_never_cost_the_picture(work, unchanged, capsys, monkeypatch):
     tags = tiff_writer.encode_samples
     monkeypatch.setattr(

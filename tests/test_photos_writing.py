@@ -116,6 +116,8 @@ def test_transparent_colours(work, unchanged, capsys):
     exact = np.dstack([RGB, np.where(ALPHA > 128, 255, 0).astype(np.uint8)])
     (work / "exact.webp").write_bytes(pillow(exact, "WEBP", lossless=True, exact=True))
     assert denoise.main(["deep.png", "clear.gif", "exact.webp", "-o", "out"]) == 0
+    noted = [line for line in capsys.readouterr().out.splitlines() if "becomes one with" in line]
+    assert len(noted) == 1 and noted[0].startswith("deep.png")
     np.testing.assert_array_equal(
         read_photo("out/deep.png").alpha, np.where(DEEP_GRAY == level, 0, 65535)
     )

@@ -58,6 +58,9 @@ def new_photo(image: Image.Image, file_format: str) -> Photo:
     return Photo(np.empty(0), None, file_format, metadata=metadata)
 
 
+TRANSPARENT_COLOUR = "one of its colours is transparent: it becomes one with alpha"
+
+
 def take_samples(photo: Photo, image: Image.Image) -> None:
     """Set the photo's samples and palette from a loaded image of 8 bits, and note what changes."""
     if image.mode in ("P", "PA"):
@@ -71,7 +74,7 @@ def take_samples(photo: Photo, image: Image.Image) -> None:
             kind = "gray with alpha" if samples.shape[2] == 2 else "RGBA"
             photo.notes.append(f"it has a palette with transparency, and becomes {kind}")
     elif "transparency" in image.info:
-        photo.notes.append("one of its colours is transparent: it becomes one with alpha")
+        photo.notes.append(TRANSPARENT_COLOUR)
         samples = np.asarray(image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode, image.mode)))
     else:
         samples = np.asarray(image)

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from smnet.photos.metadata import without_exif_thumbnail
 from smnet.photos.photo import Photo, split_alpha
-from smnet.photos.pillow import new_photo, open_image, take_samples, to_image
+from smnet.photos.pillow import TRANSPARENT_COLOUR, new_photo, open_image, take_samples, to_image
 from utils import SMNetError
 
 HEADER = 8 + 25  # bytes of the signature and IHDR
@@ -47,6 +47,8 @@ def read_png(data: bytes) -> Photo:
         bits = data[24]
         if bits == 16:  # Pillow has no mode for RGB of 16 bits
             photo.pixels, photo.alpha = split_alpha(imagecodecs.png_decode(data))
+            if "transparency" in image.info:
+                photo.notes.append(TRANSPARENT_COLOUR)
         else:
             if image.mode == "L" and bits in (2, 4) and "transparency" in image.info:
                 # Pillow scales the samples, but not this level.

@@ -187,7 +187,8 @@ def of_upright(metadata: dict, photo: Photo) -> dict:
     if "exif" in metadata:
         exif = photo.exif()
         exif.pop(ORIENTATION, None)
-        for folder in (exif, *map(exif.get_ifd, SUB_IFDS)):
+        folders = [exif.get_ifd(tag) for tag in SUB_IFDS if tag in exif]  # asking makes them
+        for folder in (exif, *folders):
             for tag, value in folder.items():
                 folder[tag] = in_bytes(value)
         metadata["exif"] = exif.tobytes()
