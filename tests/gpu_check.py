@@ -58,7 +58,7 @@ def need_cuda(device: torch.device) -> None:
 
 
 def forward(device: torch.device) -> dict:
-    """CPU and device give outputs within 1e-4 and gradients within 1e-2, each relative to its own
+    """CPU and device give outputs within 1e-4 and gradients within 1e-3, each relative to its own
     greatest value, or to 1e-5 of the greatest of all.
 
     Where two neighbours are nearly equal, rounding decides which of them is pooled, and unpooling
@@ -81,7 +81,7 @@ def forward(device: torch.device) -> dict:
             worst["single pixels"] = max(worst["single pixels"], errors.max().item())
             if height > 1:
                 worst["gradient"] = max(worst["gradient"], difference(grads, theirs_grads))
-    limits = {"output": 1e-4, "single pixels": 1e-2, "gradient": 1e-2}
+    limits = {"output": 1e-4, "single pixels": 1e-2, "gradient": 1e-3}
     assert all(worst[what] < limit for what, limit in limits.items()), worst
     return worst
 
@@ -104,11 +104,9 @@ def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
 
 
 def golden(device: torch.device) -> dict:
-    """The authors' outputs from the authors' weights, to the tolerance of test_models.py; single
-    pixels may differ as in `forward`."""
+    """The authors' outputs from the authors' weights, within 1e-4 of full float32."""
     stored = np.load(ROOT / "tests" / "golden.npz")
-    seed, names = int(stored["seed"]), authors_names()
-    worst = {"output": 0.0, "single pixels": 0.0}
+    seed, names, worst = int(stored["seed"]), authors_names(), 0.0
     for case in sorted({key.split("/")[0] for key in stored.files if "/" in key}):
         channels, n, height, width = map(int, case.split("x"))
         model = SMNet(channels)
@@ -120,11 +118,9 @@ def golden(device: torch.device) -> dict:
         with torch.inference_mode():
             stages = model.to(device).stages(x.to(device))
         for name, ours in zip(("noise_mask", "residual", "output"), stages):
-            errors = np.abs(ours.cpu().numpy() - stored[f"{case}/{name}"])
-            worst["output"] = max(worst["output"], float(np.quantile(errors, 0.999)))
-            worst["single pixels"] = max(worst["single pixels"], float(errors.max()))
-    assert worst["output"] < 2e-4 and worst["single pixels"] < 1e-2, worst
-    return worst
+            worst = max(worst, float(np.abs(ours.cpu().numpy() - stored[f"{case}/{name}"]).max()))
+    assert worst < 1e-4, worst
+    return {"greatest difference": worst}
 
 
 def losses(device: torch.device, *options: str) -> list[float]:
