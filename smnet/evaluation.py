@@ -50,13 +50,17 @@ class Protocol:
         )
         return noisy.clamp(0, 1) if self.clip else noisy
 
+    def cuts(self, height: int, width: int) -> bool:
+        """Whether a picture is cut into tiles although none were asked for."""
+        return self.tile is None and height * width > WHOLE
+
     def denoise(self, model: SMNet, noisy: Tensor) -> tuple[Tensor, Tensor]:
         """Noisy (C, H, W) -> (noise mask, output), each (C, H, W) on the CPU; the mask is of the
         picture as it stands."""
         height, width = noisy.shape[-2:]
         whole = max(height, width)
         side = self.tile or whole
-        if self.tile is None and height * width > WHOLE:
+        if self.cuts(height, width):
             side = LARGEST * model.shuffle
         if side < whole:
             side = possible_side(side, model.shuffle)

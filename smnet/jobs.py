@@ -113,20 +113,14 @@ def beside(folder: Path) -> Path:
 
 
 def without_results(found: dict[Path, Found]) -> dict[Path, Found]:
-    """Without what an earlier run wrote beside another picture that is given: `*.png` matches
-    photo_denoised.png and its sheets, too."""
-    results = written_for(file.target for file in found.values() if not file.in_folder)
-    return {path: file for path, file in found.items() if path not in results}
-
-
-def written_for(targets: Iterable[Path]) -> set[Path]:
-    """What a run writes for these results: they and their sheets."""
+    """Without what an earlier run wrote beside another of the pictures, given by name: `*.png`
+    matches photo_denoised.png and its sheets, too, and a folder holds them."""
     results: set[Path] = set()
-    for target in targets:
+    for target in (target_of_file(file.source, None) for file in found.values()):
         named = (sheet_paths(target, name, SHEETS) for name in (target.stem, target.name))
         written = [target, *chain.from_iterable(sheets.values() for sheets in named)]
         results |= set(map(canonical_path, written))
-    return results
+    return {path: file for path, file in found.items() if path not in results}
 
 
 def target_of_file(source: Path, output: Path | None) -> Path:
@@ -157,9 +151,6 @@ def find_in_folder(given: Path, output: Path | None) -> tuple[list[Found], set[P
         pictures = [
             path for path in pictures if results not in Path(os.path.realpath(path)).parents
         ]
-    if not output:  # nor is one that lies beside its picture, which was given by name
-        beside_them = written_for(target_of_file(path, None) for path in pictures)
-        pictures = [path for path in pictures if canonical_path(path) not in beside_them]
     found = [Found(path, root / path.relative_to(given), True) for path in pictures]
     return found, others, problems
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import utils
-from smnet import devices, evaluation, sheets
+from smnet import devices, sheets
 from smnet.cli import report_problems
 from smnet.evaluation import OnStages, Protocol, evaluate
 from smnet.images import to_float, write_picture
@@ -60,7 +60,7 @@ def test(argv: list[str] | None, *, description: str, defaults: dict, channels: 
                 if not devices.is_out_of_memory(error):
                     raise
                 tiles = LARGEST * trained.model.shuffle
-                if args.tile is None and any_in_tiles(test_set):
+                if cuts_any(protocol_of(args), test_set):
                     tiles //= 2
                 advice = "a smaller --tile" if args.tile else f"--tile {tiles}"
                 problems.append(f"{name}: out of memory; give {advice}, or use smaller pictures")
@@ -104,8 +104,7 @@ def measure(
     Raises:
         SMNetError: what the network gives is not finite, or a picture cannot be written.
     """
-    fields = dataclasses.fields(Protocol)
-    protocol = Protocol(**{field.name: getattr(args, field.name) for field in fields})
+    protocol = protocol_of(args)
     run = Run(
         set=set_name,
         sigma=sigma,
@@ -141,10 +140,16 @@ def measure(
     return dataclasses.replace(run, scores=scores)
 
 
+def protocol_of(args: argparse.Namespace) -> Protocol:
+    """The protocol that a command line asks for."""
+    fields = dataclasses.fields(Protocol)
+    return Protocol(**{field.name: getattr(args, field.name) for field in fields})
+
+
 def differences(protocol: Protocol, set_name: str, test_set: PictureSet, channels: int) -> str:
     """What is done differently from the authors, in words; empty: nothing."""
     words = [str(protocol)]
-    if protocol.tile is None and any_in_tiles(test_set):
+    if cuts_any(protocol, test_set):
         words.append("large pictures in tiles")
     if paper_channels(set_name) not in (None, channels):
         words.append("as gray" if channels == 1 else "as RGB")
@@ -154,10 +159,9 @@ def differences(protocol: Protocol, set_name: str, test_set: PictureSet, channel
     return ", ".join(filter(None, words))
 
 
-def any_in_tiles(test_set: PictureSet) -> bool:
-    """Whether a picture is so large that it is denoised in tiles unless `--tile` says otherwise."""
-    sides = (picture.clean.shape[-2:] for picture in test_set.pictures)
-    return any(height * width > evaluation.WHOLE for height, width in sides)
+def cuts_any(protocol: Protocol, test_set: PictureSet) -> bool:
+    """Whether a picture of the set is cut into tiles although none were asked for."""
+    return any(protocol.cuts(*picture.clean.shape[-2:]) for picture in test_set.pictures)
 
 
 def free_folder(run: Run, save_dir: str, taken: Collection[str]) -> str:

@@ -30,9 +30,10 @@ from utils import SMNetError
         (signal.SIGTERM, "training"),
         (signal.SIGTERM, "validation"),
         (signal.SIGINT, "training"),
-        (getattr(signal, "SIGHUP", signal.SIGINT), "validation"),
+        (signal.SIGINT, "validation"),
+        (getattr(signal, "SIGHUP", signal.SIGINT), "training"),
     ],
-    ids=["SIGTERM", "SIGTERM in validation", "Ctrl-C", "SIGHUP in validation"],
+    ids=["SIGTERM", "SIGTERM in validation", "Ctrl-C", "Ctrl-C in validation", "SIGHUP"],
 )
 def test_a_signal_saves_and_stops_with_its_status(
     train_args, tmp_path, number, where, monkeypatch, capsys

@@ -23,6 +23,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from smnet.cli import make_parser, run_script
@@ -114,11 +115,8 @@ def lay_out_frames(folder: Path, output: Path) -> None:
 def write_parts(source: Path, folder: Path, name: str) -> None:
     """Write the middles of a picture's left and right half, as parts 1 and 2."""
     picture = read_picture(source, 3)
-    _, height, width = picture.shape
-    top = max(0, (height - MIDDLE) // 2)
-    for part, centre in ((1, width // 4), (2, 3 * width // 4)):
-        left = max(0, centre - MIDDLE // 2)
-        piece = picture[:, top : top + MIDDLE, left : left + MIDDLE]
+    for part, share in ((1, 1 / 4), (2, 3 / 4)):
+        piece = cut_part(picture, int(share * picture.shape[2]))
         write_picture(folder / name.format(part=part), to_float(piece))
 
 
@@ -138,16 +136,21 @@ def lay_out_unsplash(folder: Path, output: Path) -> None:
         held_out = path.name.startswith(SATURATED)
         kind = "val_saturated" if held_out else "photos"
         target = output / kind / f"unsplash_{path.stem}.png"
-        shrink(path, target, middle=MIDDLE if held_out else None)
+        shrink(path, target, middle=held_out)
 
 
-def shrink(source: Path, target: Path, *, middle: int | None = None) -> None:
+def shrink(source: Path, target: Path, *, middle: bool = False) -> None:
     """Write a picture shrunk by `SHRINK`, or the middle of that."""
     picture = shrink_by(read_picture(source, 3), SHRINK)
     if middle:
-        top, left = (max(0, (side - middle) // 2) for side in picture.shape[1:])
-        picture = picture[:, top : top + middle, left : left + middle]
+        picture = cut_part(picture, picture.shape[2] // 2)
     write_picture(target, to_float(picture))
+
+
+def cut_part(picture: np.ndarray, column: int) -> np.ndarray:
+    """(C, H, W) -> the part of `MIDDLE` pixels a side around this column, halfway down."""
+    top, left = max(0, (picture.shape[1] - MIDDLE) // 2), max(0, column - MIDDLE // 2)
+    return picture[:, top : top + MIDDLE, left : left + MIDDLE]
 
 
 if __name__ == "__main__":

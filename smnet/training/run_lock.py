@@ -36,37 +36,37 @@ class RunLock:
         """
         if fcntl is None or self.descriptor is not None or not self.path.parent.is_dir():
             return
-        with contextlib.suppress(OSError):  # a folder that may not be written, which is said later
-            while True:
+        while self.descriptor is None:
+            try:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-                if self.locked(descriptor):
-                    break
-                os.close(descriptor)  # who had the lock has just removed the file
+            except OSError:  # a folder that may not be written, which is said later
+                return
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self.is_at_path(descriptor):
+                    self.descriptor = descriptor
+            except (BlockingIOError, PermissionError):
+                holder = os.read(descriptor, 1000).decode(errors="replace") or "another process"
+                raise SMNetError(
+                    f"{holder} is training {self.run}; end it first, or give another --weights_dir "
+                    "and --log_dir"
+                ) from None
+            except OSError:  # a network disk without locks
+                self.path.unlink(missing_ok=True)
+                return
+            finally:
+                if self.descriptor is None:
+                    os.close(descriptor)
+        with contextlib.suppress(OSError):  # a full disk: the name is for the message alone
+            os.truncate(self.descriptor, 0)
+            os.write(self.descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
-    def locked(self, descriptor: int) -> bool:
-        """Lock an open file; False: it is no longer the one at `path`."""
+    def is_at_path(self, descriptor: int) -> bool:
+        """Whether an open file is still the one at `path`: who had the lock removes it."""
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            holder = os.read(descriptor, 1000).decode(errors="replace") or "another process"
-            os.close(descriptor)
-            raise SMNetError(
-                f"{holder} is training {self.run}; end it first, or give another --weights_dir and "
-                "--log_dir"
-            ) from None
-        except OSError:  # a network disk without locks
-            self.path.unlink(missing_ok=True)
-            os.close(descriptor)
-            return True
-        try:
-            if not os.path.samestat(os.fstat(descriptor), self.path.stat()):
-                return False
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
         except FileNotFoundError:
             return False
-        self.descriptor = descriptor
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        return True
 
     def release(self) -> None:
         """Give the lock back, if this process has it."""

@@ -7,9 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *filter(None, [HANGUP]))
 
 
 class StopRequest:
@@ -29,8 +28,8 @@ class StopRequest:
         self.before = {}
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
             for number in SIGNALS:
-                hung_up = signal.Signals(number).name == "SIGHUP"
-                if not (hung_up and signal.getsignal(number) == signal.SIG_IGN):  # by nohup
+                by_nohup = number == HANGUP and signal.getsignal(number) == signal.SIG_IGN
+                if not by_nohup:
                     self.before[number] = signal.signal(number, self.receive)
         self.terminals = [number for number in (1, 2) if os.isatty(number)]
         return self
@@ -40,7 +39,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: object) -> None:
-        if signal.Signals(number).name == "SIGHUP":
+        if number == HANGUP:
             self.leave_terminals()
         if self.immediate or self.signal == number == signal.SIGINT:
             self.stop(number, "what was saved before is kept")
