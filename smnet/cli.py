@@ -37,13 +37,13 @@ def run_script(main: Callable[[], int | None]) -> None:
             "--amp, or a smaller --batchsize or --patch_size"
         )
     except BrokenPipeError:  # who reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a folder that may not be looked into, a name too long
         name = error.filename or "a file"
         if error.errno == errno.ENOSPC and not error.filename:  # all files that we write have names
             name = "the output"
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            to_nowhere(sys.stdout.fileno())
         sys.exit(f"error: {name}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -55,6 +55,21 @@ def stop(number: int, frame: object) -> None:
     """What SIGTERM does where nothing else is said: end as on an error, so that what is half done
     is cleared away."""
     sys.exit(128 + number)
+
+
+def to_nowhere(descriptor: int) -> None:
+    """Let what is still written to this file descriptor go nowhere, where it would be an error."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), descriptor)
+
+
+def say(text: str) -> None:
+    """Print a line at once. Where nobody reads any more, as when Ctrl-C ends a `| tee log` as well,
+    go on in silence."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        to_nowhere(sys.stdout.fileno())
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

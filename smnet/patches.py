@@ -60,6 +60,15 @@ def open_h5(path: str | Path, kinds: tuple[str, ...], channels: int) -> h5py.Fil
     )
 
 
+def holds_pairs(path: str | Path) -> bool:
+    """Whether there is an h5 file of validation pairs."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return file.attrs.get("kind") == PICTURE_PAIRS
+    except OSError:
+        return False
+
+
 def read_pictures(path: str | Path, channels: int, *, pairs: bool | None = False) -> list[Picture]:
     """The pictures of an h5 file of validation pictures, or of validation pairs, or (`pairs` None)
     of either.

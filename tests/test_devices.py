@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from smnet import devices
+from smnet.training import distributed
 from utils import SMNetError
 
 
@@ -14,6 +15,14 @@ def test_a_device_that_is_not_there_is_one_line():
     if not torch.cuda.is_available():
         with pytest.raises(SMNetError, match="use --device auto or cpu"):
             devices.pick_device("cuda")
+
+
+def test_torchrun_chooses_the_gpus(monkeypatch):
+    monkeypatch.setattr(distributed, "LAUNCHED", True)
+    for name in ("cuda:1", "mps", "nonsense"):
+        with pytest.raises(SMNetError, match="torchrun gives each process a GPU of its own"):
+            distributed.pick_device(name)
+    assert distributed.pick_device("cpu").type == "cpu"
 
 
 def test_out_of_memory_is_known_by_all_its_words():

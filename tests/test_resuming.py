@@ -112,6 +112,17 @@ def test_continuing_from_weights_goes_on_counting_the_time(train_args, tmp_path)
     assert log_lines(tmp_path)[1]["seconds"] > 5000
 
 
+def test_the_best_weights_are_there_though_only_an_epochs_came_along(train_args, tmp_path):
+    train_gray.main([*train_args, "--epochs", "1"])
+    first = tmp_path / "weights" / "model_gray_L25_1.pth"
+    for file in (tmp_path / "weights").iterdir():
+        if file != first:
+            file.unlink()
+    train_gray.main([*train_args, "--epochs", "2", "-c", "1", "--lr", "0"])  # no epoch is better
+    best = first.with_name("model_gray_L25_best.pth")
+    assert best.read_bytes() == first.read_bytes()
+
+
 def test_an_epoch_cut_short_is_not_passed_over_in_silence(train_args, tmp_path, capsys):
     train_gray.main([*train_args, "--max_steps", "2"])
     for file in (tmp_path / "weights").glob("*_state*.pth"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import write_folder
+from helpers import PAIR_PATTERNS, write_folder
 from training_helpers import (
     assert_same_weights,
     everything,
@@ -158,6 +158,18 @@ def settings_with_camera(noise_range: tuple[str, str]) -> dict:
     args = options.parse_args(words, description="", defaults=train_gray_blind.DEFAULTS)
     args = options.args_for_real_noise(args, val_h5="val.h5", only_pairs=False)
     return settings_of(args, samples=8, train_data={}, val_data={})
+
+
+def test_pairs_in_the_scripts_entry_are_validated_on(pairs_folder, monkeypatch):
+    words = ["--train_dir", "data/PolyU", "--pairs", *PAIR_PATTERNS, "--patch_size", "48"]
+    dataset_gray.main(words)
+    args = options.parse_args([], description="", defaults=train_gray_blind.DEFAULTS)
+    real = options.args_for_real_noise(args, val_h5="with_the_pairs.h5", only_pairs=True)
+    assert real.val_h5 == "with_the_pairs.h5"  # the entry names a file for synthetic noise
+    edited = {**train_gray_blind.DEFAULTS, "val_h5": "val_gray_pairs.h5"}
+    args = options.parse_args([], description="", defaults=edited)
+    real = options.args_for_real_noise(args, val_h5="with_the_pairs.h5", only_pairs=True)
+    assert real.val_h5 == "val_gray_pairs.h5"
 
 
 def test_a_states_weights_are_its_average(train_args, tmp_path, capsys):

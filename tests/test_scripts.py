@@ -65,6 +65,30 @@ def test_help_names_defaults_and_a_misspelt_hyperparameter_is_an_error(name, cap
             script.main([])
 
 
+@pytest.mark.parametrize(
+    "entry, value, said",
+    [
+        ("schedule", "cos", "choose from multistep, cosine"),
+        ("optimizer", "Muon", "choose from adam, muon"),
+        ("milestones", 10, "it must be a list, such as (10,)"),
+        ("milestones", (10, 0.5), "'0.5' is not a whole number"),
+        ("batchsize", 0, "0 is out of range"),
+        ("batchsize", (8,), "it must be one value"),
+        ("betas", (0.9,), "it must be 2 values"),
+        ("lr", None, "'None' is not a number"),
+        ("amp", "yes", "it must be True or False"),
+        ("weights_dir", None, "it must be a text in quotes"),
+    ],
+)
+def test_a_wrong_edit_of_a_hyperparameter_is_one_line(entry, value, said, monkeypatch, capsys):
+    script = importlib.import_module("train_gray")
+    monkeypatch.setitem(script.DEFAULTS, entry, value)
+    with pytest.raises(SystemExit) as caught:
+        script.main([])
+    assert caught.value.code == 2
+    assert f"the script's entry {entry}={value!r}: {said}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_authors_on_a_machine_without_data(tmp_path):
     """In a process of their own: one or two lines and exit status 1, since neither data nor weights

@@ -72,6 +72,28 @@ def test_a_signal_saves_and_stops_with_its_status(
     assert signal.getsignal(number) is handler
 
 
+def test_a_reader_that_the_same_ctrl_c_ended_costs_nothing(train_args, tmp_path, monkeypatch):
+    """`train_gray.py 2>&1 | tee log`: Ctrl-C ends tee first, and no line can be written."""
+    read_end, write_end = os.pipe()
+    original = learner.Learner.step
+
+    def signalled(self, *args):
+        if self.done.step == 1:
+            os.close(read_end)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    monkeypatch.setattr(learner.Learner, "step", signalled)
+    monkeypatch.setattr(loop, "SAY_EVERY", 0)
+    with monkeypatch.context() as patch, open(write_end, "w") as nobody:
+        patch.setattr(sys, "stdout", nobody)
+        with pytest.raises(SystemExit) as caught:
+            train_gray.main(train_args)
+    assert caught.value.code == 130
+    state = torch.load(tmp_path / "weights" / "model_gray_L25_state.pth", weights_only=True)
+    assert state["progress"]["step"] == 2
+
+
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(SystemExit) as caught, StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
@@ -123,18 +145,19 @@ time.sleep(600)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
-def test_a_run_that_another_process_trains_is_left_alone(train_args, tmp_path):
-    (tmp_path / "weights").mkdir()
-    lock = tmp_path / "weights" / ".model_gray_L25.lock"
+@pytest.mark.parametrize("folder", ["weights", "logs"])
+def test_a_run_that_another_process_trains_is_left_alone(train_args, tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    lock = tmp_path / folder / ".model_gray_L25.lock"
     command = [sys.executable, "-c", HOLDER, str(lock)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(SMNetError, match="process 7 on host is training model_gray_L25 in"):
             train_gray.main([*train_args, "--overwrite"])
-        assert files(tmp_path / "weights") == {lock.name}
+        assert files(tmp_path / folder) == {lock.name} and files(tmp_path) == {folder}
         holder.kill()
     assert train_gray.main([*train_args, "--epochs", "1"]) == 0  # a dead process holds nothing
-    assert lock.name not in files(tmp_path / "weights")
+    assert not {lock.name} & (files(tmp_path / "weights") | files(tmp_path / "logs"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")

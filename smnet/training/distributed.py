@@ -101,10 +101,15 @@ def pick_device(name: str) -> torch.device:
     """This process's device for `--device NAME`: under torchrun its own GPU, or the CPU.
 
     Raises:
-        SMNetError: no such device, or more processes than GPUs.
+        SMNetError: no such device, one GPU for all, or more processes than GPUs.
     """
     if not LAUNCHED:
         return devices.pick_device(name)
+    if name not in ("auto", "cpu", "cuda"):
+        raise SMNetError(
+            f"--device {name}: torchrun gives each process a GPU of its own; leave --device out, "
+            "or choose GPUs by CUDA_VISIBLE_DEVICES=1,2 before the command"
+        )
     if name == "cpu" or not torch.cuda.is_available():
         return devices.pick_device("cpu" if name == "auto" else name)
     if local_rank() >= torch.cuda.device_count():

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from models import SMNet
 from smnet import devices
+from smnet.cli import say
 from smnet.images import Picture
 from smnet.metrics import to_db
 from smnet.training import distributed, starting
@@ -108,7 +109,7 @@ def fit(
             announce(learner, train_set, name=name)
             train(learner, files, train_set, val_pictures)
         finally:
-            files.lock.release()
+            files.unlock()
     return 0
 
 
@@ -256,7 +257,4 @@ def report(run: TrainingRun, bar: tqdm, mse: float, *, last: bool) -> None:
     now = time.monotonic()
     if bar.disable and (last or now - run.said >= SAY_EVERY):
         run.said = now
-        print(
-            f"epoch {done.epoch + 1}, step {done.step:,} of {learner.total_steps:,}: {text}",
-            flush=True,
-        )
+        say(f"epoch {done.epoch + 1}, step {done.step:,} of {learner.total_steps:,}: {text}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from smnet.cli import make_parser, number
+from smnet.patches import holds_pairs
 from utils import SMNetError
 
 
@@ -139,6 +140,8 @@ def add_hyperparameters(parser: argparse.ArgumentParser, defaults: dict) -> None
         if option.name not in defaults:
             continue
         default = defaults[option.name]
+        if wrong := what_is_wrong(option, default):
+            parser.error(f"the script's entry {option.name}={default!r}: {wrong}")
         shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else default
         kinds: dict = {"action": argparse.BooleanOptionalAction}
         if option.type:
@@ -149,6 +152,31 @@ def add_hyperparameters(parser: argparse.ArgumentParser, defaults: dict) -> None
             help=f"{option.help} (default: {shown})",
             **({**kinds, "choices": option.choices} if option.choices else kinds),
         )
+
+
+def what_is_wrong(option: Option, entry: object) -> str:
+    """What a script's entry should be and is not, since argparse checks only what is typed; empty
+    where it is right."""
+    if option.type is None:
+        return "" if isinstance(entry, bool) else "it must be True or False"
+    if entry is None and option.name == "val_noiseL":
+        return ""
+    values = entry if isinstance(entry, list | tuple) else [entry]
+    single = option.nargs is None or option.name == "train_h5" and isinstance(entry, str)
+    if single == isinstance(entry, list | tuple):
+        return "it must be one value" if single else "it must be a list, such as (10,)"
+    if isinstance(option.nargs, int) and len(values) != option.nargs:
+        return f"it must be {option.nargs} values"
+    for value in values:
+        if option.type is str and not isinstance(value, str):
+            return "it must be a text in quotes"
+        try:
+            option.type(str(value))
+        except argparse.ArgumentTypeError as error:
+            return str(error)
+        if option.choices and value not in option.choices:
+            return f"choose from {', '.join(option.choices)}"
+    return ""
 
 
 def add_ways_to_start(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +218,8 @@ def args_for_real_noise(
 ) -> argparse.Namespace:
     """The arguments of a training on real or camera noise, which have no sigma.
 
-    It is validated on pairs: those in --val_h5 or, if that is not given, in `val_h5`.
+    It is validated on pairs: those in --val_h5 or, if that is not given, in the script's entry
+    where it names pairs, else in `val_h5`.
 
     Raises:
         SMNetError: the command line gives a sigma that does not apply, or no pairs to validate on.
@@ -202,9 +231,10 @@ def args_for_real_noise(
                 f"{', '.join(args.train_h5)} gives real noise, to which --{name} does not apply; "
                 "leave it out"
             )
-    if "val_h5" not in args.given and not val_h5:
+    if "val_h5" in args.given or holds_pairs(args.val_h5):
+        val_h5 = args.val_h5
+    if not val_h5:
         raise SMNetError("give --val_h5, pairs of real noise (dataset*.py --pairs makes them)")
-    val_h5 = args.val_h5 if "val_h5" in args.given else val_h5
     changes = {"noise_range": None, "val_noiseL": None, "val_h5": val_h5}
     changes["white_noise"] = None if only_pairs else args.noise_range
     return argparse.Namespace(**{**vars(args), **changes})

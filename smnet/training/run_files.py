@@ -32,9 +32,25 @@ class RunFiles:
         self.own_state = False  # whether the state on disk is of this run
         self.saved_step: int | None = None  # of the newest state of this run on disk
         self.points: list = []  # TensorBoard's, as the state had them
-        self.lock = RunLock(
-            Path(args.weights_dir, f".{name}.lock"), f"{name} in {args.weights_dir}"
-        )
+        folders = {Path(folder).resolve(): folder for folder in (args.log_dir, args.weights_dir)}
+        self.locks = [
+            RunLock(Path(folder, f".{name}.lock"), f"{name} in {folder}")
+            for folder in folders.values()
+        ]
+
+    def lock(self) -> None:
+        """Keep other processes out of the folders that are there already.
+
+        Raises:
+            SMNetError: another process trains this run.
+        """
+        for lock in self.locks:
+            lock.acquire()
+
+    def unlock(self) -> None:
+        """Let others in, where this process has kept them out."""
+        for lock in self.locks:
+            lock.release()
 
     def file(self, what: int | str) -> Path:
         """weights/NAME_<what>.pth; `what` is an epoch, "best" or "state"."""

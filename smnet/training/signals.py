@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from smnet.cli import say, to_nowhere
+
 HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *filter(None, [HANGUP]))
 
@@ -40,16 +42,11 @@ class StopRequest:
 
     def receive(self, number: int, frame: object) -> None:
         if number == HANGUP:
-            self.leave_terminals()
+            for terminal in self.terminals:  # writing to a closed one would be an error
+                to_nowhere(terminal)
         if self.immediate or self.signal == number == signal.SIGINT:
             self.stop(number, "what was saved before is kept")
         self.signal = number
-
-    def leave_terminals(self) -> None:
-        """What is still printed goes nowhere: writing to a closed terminal would be an error."""
-        with open(os.devnull, "wb") as nowhere:
-            for number in self.terminals:
-                os.dup2(nowhere.fileno(), number)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -64,7 +61,5 @@ class StopRequest:
 
     def stop(self, number: int, what: str) -> None:
         """Say so and raise SystemExit."""
-        print(
-            f"\nstopped by {signal.Signals(number).name}: {what}; go on with --resume", flush=True
-        )
+        say(f"\nstopped by {signal.Signals(number).name}: {what}; go on with --resume")
         raise SystemExit(128 + number)

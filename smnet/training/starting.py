@@ -44,7 +44,7 @@ def start(files: RunFiles) -> None:
             the way, another process that trains this run, or a folder that cannot be written.
     """
     if distributed.rank() == 0:
-        files.lock.acquire()
+        files.lock()
         carry_out(make_plan(files), files)
     if distributed.LAUNCHED:
         share_state(files.learner)
@@ -139,7 +139,7 @@ def plan_to_continue(files: RunFiles, epoch: int) -> StartPlan:
         model=read_weights(files.learner, weights_file, content),
         progress=Progress(epoch=epoch, step=step, seconds=files.seconds_until(epoch), best=psnr),
         replaced=[*in_the_way, *[files.file("best")] * is_later],
-        best=best if is_later else None,
+        best=best if is_later or not files.file("best").is_file() else None,
     )
 
 
@@ -150,7 +150,8 @@ def plan_afresh(files: RunFiles) -> StartPlan:
     if files.args.init:
         path = Path(files.args.init)
         plan.model = read_weights(files.learner, path, utils.read_checkpoint(path))
-        plan.say.append(f"starting from the weights in {path}")
+        but = ", without --identity_start" if files.args.identity_start else ""
+        plan.say.append(f"starting from the weights in {path}{but}")
     elif files.args.identity_start:
         plan.model = start_as_identity(copy.deepcopy(files.learner.model))
     others = (
@@ -199,7 +200,7 @@ def carry_out(plan: StartPlan, files: RunFiles) -> None:
     learner.done = plan.progress
     for folder in (files.args.weights_dir, files.log_folder):
         utils.make_folder(folder)
-    files.lock.acquire()  # where there was no folder before
+    files.lock()  # where there was no folder before
     for line in plan.say:
         print(line)
     for path in plan.removed:

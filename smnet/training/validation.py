@@ -10,6 +10,7 @@ from torchvision.utils import make_grid
 import utils
 from models import SMNet
 from smnet import devices
+from smnet.cli import say
 from smnet.evaluation import TEST_NOISE, Score, averages, evaluate
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, to_db
@@ -48,7 +49,7 @@ def write_epoch(
         stages = stages_grid(model, picture, learner.args.val_noiseL)
     line = log_line(learner, score, speed, dead_relus=share(dead))
     is_best = line["val_psnr"] > done.best
-    print(in_words(line, done.seconds, is_best=is_best), flush=True)
+    say(in_words(line, done.seconds, is_best=is_best))
     scalars = {"validation/psnr": line["val_psnr"], "validation/ssim": score.ssim["SMNet"]}
     writer.scalars({**scalars, "validation/dead_relus": line["dead_relus"]}, done.step)
     writer.image("validation/clean_noisy_mask_residual_output", stages, done.step)
