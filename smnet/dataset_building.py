@@ -1,5 +1,6 @@
 """The command of the two dataset scripts: folders of pictures or pairs to the two h5 files."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from smnet.images import (
     SAMPLE_TEST,
     SAMPLE_TRAIN,
     PictureFiles,
-    canonical_path,
     download_advice,
     find_pictures,
     sample_pictures,
@@ -30,6 +30,8 @@ from smnet.patches import (
 )
 from utils import SMNetError, one_line, replacing
 
+SAMPLE = json.dumps(["scikit-image"])  # the h5 attribute `train_dir` of the sample photographs
+
 
 def build(argv: list[str] | None, *, description: str, defaults: dict, channels: int) -> int:
     """The command of dataset.py (channels 3) and dataset_gray.py (1): write both h5 files.
@@ -40,6 +42,8 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
         SMNetError: no pictures, none usable, other h5 files in the way, or a file cannot be
             written; the old h5 files are then as they were.
     """
+    if isinstance(defaults["train_dir"], str):
+        defaults = {**defaults, "train_dir": [defaults["train_dir"]]}
     options = parse_options(argv, description=description, defaults=defaults)
     if options.pairs:
         chosen = choose_pairs(options)
@@ -49,6 +53,8 @@ def build(argv: list[str] | None, *, description: str, defaults: dict, channels:
         print(one_line(note))
     report_problems(chosen.problems, prefix="skipped")
     settings = settings_of(options, defaults)
+    if chosen.sample:
+        settings["train_dir"] = SAMPLE
     kinds = (PATCH_PAIRS, PICTURE_PAIRS) if options.pairs else (PATCHES, PICTURES)
     for path, kind in zip((options.train_h5, options.val_h5), kinds):
         if not made_with(path, {**settings, "kind": kind, "channels": channels}):
@@ -83,12 +89,15 @@ def report_skipped(names: list[str]) -> int:
 
 
 def made_with(path: str, attributes: dict) -> bool:
-    """Whether an h5 file has these attributes, so that the same command made it."""
+    """Whether an h5 file has these attributes, so that the same command made it, or did but for
+    the sample photographs in place of the pictures."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             earlier = {"shrink": 1, **file.attrs}  # earlier versions could not shrink
     except OSError:
         return False
+    if earlier.get("train_dir") == SAMPLE:
+        earlier["train_dir"] = attributes["train_dir"]
     return all(earlier.get(name) == value for name, value in attributes.items())
 
 
@@ -102,6 +111,7 @@ class Chosen(NamedTuple):
     val: Sequence[Source]
     notes: list[str]  # lines to print
     problems: list[str]  # a line for each picture that has no partner
+    sample: bool = False  # scikit-image's photographs, since there were no others
 
 
 def choose_pairs(options: Options) -> Chosen:
@@ -145,14 +155,14 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
     else:
         train = training_files(folders)
     if options.holdout:
-        return Chosen(*hold_out_pictures(train, options.holdout), notes, [])
+        return Chosen(*hold_out_pictures(train, options.holdout), notes, [], use_sample)
     folder = Path(options.val_dir or defaults["val_dir"])
     if options.val_dir or folder.is_dir():
         files = find_pictures(folder)
         val: Sequence[Source] = [
             PictureFiles(str(path.relative_to(folder)), path) for path in files
         ]
-        validated = set(map(canonical_path, files))
+        validated = {path.resolve() for path in files}
         rest = [source for source in train if path_of(source) not in validated]
         if not rest:
             notes.append(f"{folder} holds all training pictures: validation will be too good")
@@ -160,7 +170,7 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
             notes.append(
                 f"not trained on {both} picture{'s' * (both > 1)} of the validation folder {folder}"
             )
-        return Chosen(rest or train, val, notes, [])
+        return Chosen(rest or train, val, notes, [], use_sample)
     if not use_sample:
         raise SMNetError(
             f"no validation pictures: {folder} is missing{download_advice(folder)}; or give "
@@ -171,12 +181,12 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
         f"{folder} is missing: validating on the {len(val)} sample test photographs instead"
         f"{download_advice(folder)}"
     )
-    return Chosen(train, val, notes, [])
+    return Chosen(train, val, notes, [], use_sample)
 
 
 def path_of(source: Source) -> Path | None:
-    """Where a picture's file lies; None for one of scikit-image's."""
-    return canonical_path(source.clean) if isinstance(source, PictureFiles) else None
+    """Where a picture's file lies, links followed; None for one of scikit-image's."""
+    return source.clean.resolve() if isinstance(source, PictureFiles) else None
 
 
 def training_files(folders: list[str]) -> Sequence[PictureFiles]:
@@ -187,7 +197,7 @@ def training_files(folders: list[str]) -> Sequence[PictureFiles]:
         for path in find_pictures(folder):
             name = str(path.relative_to(folder))
             name = f"{i}/{name}" if len(folders) > 1 else name
-            found.setdefault(canonical_path(path), PictureFiles(name, path))
+            found.setdefault(path.resolve(), PictureFiles(name, path))
     return list(found.values())
 
 

@@ -171,6 +171,50 @@ def test_builds_from_the_sample_where_the_default_folder_is_missing(tmp_path, mo
         assert {"astronaut", "camera", "chelsea", "coffee"} == val and not val & train
 
 
+def test_the_sample_never_replaces_real_pictures_unasked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "data" / "pristine_images_gray", 3)
+    write_folder(tmp_path / "data" / "Set68", 1)
+    words = ["--patch_size", "48"]
+    assert dataset_gray.main(words) == 0
+    before = Path("train_gray_data.h5").read_bytes()
+    shutil.move("data", "elsewhere")  # a disk that is not there today
+    with pytest.raises(SMNetError, match="train_gray_data.h5 already exists"):
+        dataset_gray.main(words)
+    assert Path("train_gray_data.h5").read_bytes() == before
+    assert dataset_gray.main([*words, "--overwrite"]) == 0  # the sample
+    assert dataset_gray.main(words) == 0
+    shutil.move("elsewhere", "data")
+    assert dataset_gray.main(words) == 0  # it may be replaced, by what it stood for
+    with h5py.File("train_gray_data.h5") as file:
+        assert len(json.loads(file.attrs["sources"])) == 3
+
+
+def test_one_edited_folder_needs_no_list(tmp_path, monkeypatch):
+    write_folder(tmp_path / "train", 3)
+    monkeypatch.setitem(dataset_gray.DEFAULTS, "train_dir", str(tmp_path / "train"))
+    monkeypatch.chdir(tmp_path)
+    assert dataset_gray.main(["--holdout", "1", "--patch_size", "48"]) == 0
+    with h5py.File("train_gray_data.h5") as file:
+        assert len(json.loads(file.attrs["sources"])) == 2
+
+
+@pytest.mark.parametrize("how", ["validation folder", "hold-out"])
+def test_links_to_pictures_do_not_leak_into_validation(tmp_path, how):
+    write_folder(tmp_path / "train", 4)
+    (tmp_path / "links").mkdir()
+    for path in sorted((tmp_path / "train").iterdir())[:2]:
+        (tmp_path / "links" / path.name).symlink_to(path)
+    words = ["--val_dir", str(tmp_path / "links")]
+    if how == "hold-out":
+        words = ["--train_dir", str(tmp_path / "train"), str(tmp_path / "links"), "--holdout", "2"]
+    build(dataset_gray, tmp_path, "--patch_size", "48", *words)
+    with h5py.File(tmp_path / "t.h5") as file:
+        train = {Path(name).name for name in json.loads(file.attrs["sources"])}
+    val = {Path(picture.name).name for picture in read_pictures(tmp_path / "v.h5", 1)}
+    assert len(train) == len(val) == 2 and not train & val
+
+
 def test_holdout_takes_pictures_away_from_training(tmp_path):
     write_folder(tmp_path / "train", 7)
     build(dataset_gray, tmp_path, "--holdout", "3", "--patch_size", "48")
