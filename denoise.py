@@ -15,6 +15,7 @@ Exit status: 0, 1 if a picture was skipped, 2 for wrong arguments.
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
                 problems.append(str(error))
     finally:  # on Ctrl-C too
         status = report_problems(problems, prefix="skipped")
-    if problems or plan.others or plan.already or len(plan.jobs) > 1:
+    if problems or plan.others or plan.already or plan.results or len(plan.jobs) > 1:
         print(summary(plan, done=done, skipped=len(problems)))
     return status
 
@@ -92,6 +93,8 @@ def summary(plan: Plan, *, done: int, skipped: int) -> str:
     line = f"denoised {done} picture{'s' * (done != 1)}, skipped {skipped}"
     if plan.already:
         line += f", {plan.already} already there (--overwrite replaces results)"
+    if plan.results:
+        line += f", left out {plan.results} result{'s' * (plan.results > 1)} of earlier runs"
     if plan.others:
         endings = ", ".join(sorted({path.suffix.lower() for path in plan.others}))
         line += f", ignored {len(plan.others)} in unsupported formats ({endings})"
@@ -164,11 +167,15 @@ def tile_side(text: str) -> float:
 
 
 def check_dashes(parser: argparse.ArgumentParser, words: list[str]) -> None:
-    """End with a hint where a picture's name would be taken for an option."""
+    """End with a hint where a picture's name would be taken for an option, or for weights."""
     for word in words[: words.index("--")] if "--" in words else words:
         is_option = "=" in word or word.startswith("-o")
         if word.startswith("-") and not is_option and Path(word).suffix.lower() in FORMATS:
             parser.error(f"{word} would be an option; write ./{word} for the picture")
+    behind = words[words.index("--weights") + 1 :] if "--weights" in words else []
+    for word in itertools.takewhile(lambda word: not word.startswith("-"), behind):
+        if Path(word).suffix.lower() in FORMATS or os.path.isdir(word):
+            parser.error(f"{word} stands behind --weights; put the pictures before it")
 
 
 def check_output(parser: argparse.ArgumentParser, output: str | None, pictures: list[str]) -> None:

@@ -12,6 +12,7 @@ from smnet.images import canonical_path, no_picture, search_folder
 from smnet.photos.photo import FORMATS, OTHERS
 from utils import SMNetError
 
+ENDING = "_denoised"  # of the names of results that lie beside their pictures
 SHEETS = ("compare", "stages")  # that a picture may get
 
 
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
     problems: list[str]  # a line for each picture or folder that is left out
     others: set[Path]  # pictures in folders that cannot be read, by their endings
     already: int  # pictures in folders whose results already exist
+    results: int  # pictures left out because an earlier run wrote them
 
 
 class Found(NamedTuple):
@@ -82,22 +84,24 @@ def find_jobs(
     found: dict[Path, Found] = {}  # by where it lies: one given twice is denoised once
     problems: list[str] = []
     others: set[Path] = set()
+    results = 0
     for given in map(Path, pictures if root else without_result_folders(pictures)):
         if not os.path.isdir(given):  # unlike Path's, false where it may not be looked at
             found[canonical_path(given)] = Found(given, target_of_file(given, root), False)
             continue
         try:
-            files, in_folder, unreadable = find_in_folder(given, root)
+            files, in_folder, from_before, unreadable = find_in_folder(given, root)
         except SMNetError as error:
             problems.append(str(error))
             continue
         found |= {canonical_path(file.source): file for file in files}
         others |= in_folder
         problems += unreadable
-    if not root:
-        found = without_results(found)
-    jobs, refused, already = keep_apart(found.values(), sheets=sheets, overwrite=overwrite)
-    return Plan(jobs, problems + refused, others, already)
+        results += from_before
+    pictures_alone = found if root else without_results(found)
+    results += len(found) - len(pictures_alone)
+    jobs, refused, already = keep_apart(pictures_alone.values(), sheets=sheets, overwrite=overwrite)
+    return Plan(jobs, problems + refused, others, already, results)
 
 
 def without_result_folders(pictures: Iterable[str]) -> list[str]:
@@ -109,7 +113,13 @@ def without_result_folders(pictures: Iterable[str]) -> list[str]:
 
 def beside(folder: Path) -> Path:
     """The folder for the results of a folder, where no other is asked for."""
-    return folder.with_name(f"{folder.name}_denoised")
+    return folder.with_name(f"{folder.name}{ENDING}")
+
+
+def is_result_folder(folder: Path) -> bool:
+    """Whether it lies beside the folder that an earlier run wrote it for."""
+    source = folder.with_name(folder.name.removesuffix(ENDING))
+    return source != folder and os.path.isdir(source)
 
 
 def without_results(found: dict[Path, Found]) -> dict[Path, Found]:
@@ -126,13 +136,16 @@ def without_results(found: dict[Path, Found]) -> dict[Path, Found]:
 def target_of_file(source: Path, output: Path | None) -> Path:
     """Where the result of a picture given by name goes."""
     if not output:
-        return source.with_name(f"{source.stem}_denoised{source.suffix}")
+        return source.with_name(f"{source.stem}{ENDING}{source.suffix}")
     as_file = output.suffix.lower() in FORMATS and not os.path.isdir(output)
     return output if as_file else output / source.name
 
 
-def find_in_folder(given: Path, output: Path | None) -> tuple[list[Found], set[Path], list[str]]:
-    """(the pictures below a folder, those that cannot be read, a line for each problem).
+def find_in_folder(
+    given: Path, output: Path | None
+) -> tuple[list[Found], set[Path], int, list[str]]:
+    """(the pictures below a folder, those that cannot be read, the number of those in folders of
+    results from before, a line for each problem).
 
     Raises:
         SMNetError: the folder cannot be read, or nothing can lie beside it.
@@ -147,12 +160,14 @@ def find_in_folder(given: Path, output: Path | None) -> tuple[list[Found], set[P
     if not pictures:
         problems.append(str(no_picture(given, FORMATS)))
     results = Path(os.path.realpath(root))
-    if folder in results.parents:  # a result from before is not a picture to denoise
-        pictures = [
-            path for path in pictures if results not in Path(os.path.realpath(path)).parents
-        ]
-    found = [Found(path, root / path.relative_to(given), True) for path in pictures]
-    return found, others, problems
+    own = [
+        path
+        for path in pictures
+        if not (folder in results.parents and results in Path(os.path.realpath(path)).parents)
+        and not any(is_result_folder(each) for each in path.parents if given in each.parents)
+    ]
+    found = [Found(path, root / path.relative_to(given), True) for path in own]
+    return found, others, len(pictures) - len(own), problems
 
 
 def keep_apart(
@@ -168,7 +183,7 @@ def keep_apart(
         job = Job(source, target, name_sheets(target, sheets, taken))
         if problem := collision(job, sources, taken):
             problems.append(f"{source}: {problem}")
-        elif in_folder and not overwrite and all(map(os.path.isfile, job.results)):
+        elif in_folder and not overwrite and is_done(job):
             already += 1
         else:
             try:
@@ -178,6 +193,14 @@ def keep_apart(
                 problems.append(f"{source}: {error}")
         taken.update(map(os.path.realpath, job.results))
     return jobs, problems, already
+
+
+def is_done(job: Job) -> bool:
+    """Whether a job's results are there, and younger than the picture: else they may be of another
+    of its name, or of what it was before."""
+    if not all(map(os.path.isfile, job.results)):
+        return False
+    return min(path.stat().st_mtime for path in job.results) >= job.source.stat().st_mtime
 
 
 def refuse_results(job: Job, *, overwrite: bool) -> None:

@@ -13,6 +13,8 @@ from smnet.evaluation import Score, averages
 from utils import SMNetError, one_line, replacing
 
 PAPER_RESULTS = Path(__file__).parent / "paper_results.csv"
+# The pictures of the paper's test sets.
+PAPER_PICTURES = {"Set12": 12, "Set68": 68, "CBSD68": 68, "Kodak24": 24, "McMaster": 18}
 GRAY_SETS = ("Set12", "Set68")  # of the paper's test sets; it tests the others in RGB
 
 

@@ -1,6 +1,7 @@
 """Tables of what test_*.py measured: aligned text of one run, and rows of many beside the paper's
 figures, in Markdown and LaTeX."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -190,8 +191,14 @@ def table_rows(runs: list[Run]) -> dict[Row, dict[str, float]]:
     rows: dict[Row, dict[str, float]] = {}
     for run, label in by_row:
         means = {method: value for method, value in run.mean.psnr.items() if math.isfinite(value)}
-        ours = {label: means.pop("SMNet")} if "SMNet" in means else {}
-        rows.setdefault(row_of(run), {}).update(means | run.paper | ours)
+        row = rows.setdefault(row_of(run), {})
+        ours = {}
+        if "SMNet" in means:
+            value = means.pop("SMNet")
+            # Weights of one name may be two networks: of another epoch, or trained anew since.
+            names = (label if n == 1 else f"{label} ({n})" for n in itertools.count(1))
+            ours = {next(name for name in names if row.get(name, value) == value): value}
+        row.update(means | run.paper | ours)
     return rows
 
 

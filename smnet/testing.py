@@ -16,7 +16,7 @@ from smnet import devices, sheets
 from smnet.cli import report_problems
 from smnet.evaluation import OnStages, Protocol, evaluate
 from smnet.images import to_float, write_picture
-from smnet.results import Run, paper_channels, write_csv, write_runs
+from smnet.results import PAPER_PICTURES, Run, paper_channels, write_csv, write_runs
 from smnet.tables import table
 from smnet.test_sets import PictureSet, load_sets
 from smnet.testing_options import parse_args, wanted_pairs, wanted_sets, wanted_sigmas
@@ -153,9 +153,11 @@ def differences(protocol: Protocol, set_name: str, test_set: PictureSet, channel
         words.append("large pictures in tiles")
     if paper_channels(set_name) not in (None, channels):
         words.append("as gray" if channels == 1 else "as RGB")
+    count = len(test_set.pictures)
     if test_set.unread:
-        count = len(test_set.pictures)
         words.append(f"{count} of {count + test_set.unread} pictures")
+    elif count != PAPER_PICTURES.get(set_name, count):
+        words.append(f"{count} pictures instead of {PAPER_PICTURES[set_name]}")
     return ", ".join(filter(None, words))
 
 

@@ -24,6 +24,12 @@ def half_a_png() -> bytes:
     )
 
 
+def wrong_checksum() -> bytes:
+    """A PNG file with a checksum of its samples that is not theirs."""
+    whole = pillow(RGB, "PNG")
+    return whole[:-16] + bytes([whole[-16] ^ 1]) + whole[-15:]  # IEND takes the last 12
+
+
 def tiff_12_bit() -> bytes:
     """A TIFF file of 12 bits a sample."""
     whole = tiff(np.zeros((4, 4), np.uint16))
@@ -41,6 +47,8 @@ HOSTILE = {
     "cut.tif": (LOSSLESS["rgb.tiff"][:600], "damaged"),
     "cut deep.png": (LOSSLESS["deep rgb.png"][:300], "damaged"),
     "half.png": (half_a_png(), "its samples end too early"),
+    "checksum.png": (wrong_checksum(), "a checksum of its samples is wrong"),
+    "cut jpeg.tif": (tiff(RGB, compression="jpeg")[:-200], "some of its samples are missing"),
     "12 bits.tif": (tiff_12_bit(), "12 bits"),
     "float rgb.tif": (tiff(RGB.astype(np.float32)), "float32 samples in 3 channels"),
     "header.png": (LOSSLESS["rgb.png"][:8], "not a picture"),

@@ -218,6 +218,12 @@ def test_what_is_not_finite_is_never_written(work, capsys, monkeypatch, value):
     assert not [*work.glob("a_*")]
 
 
+def test_a_picture_behind_weights_is_no_weights(work, capsys):
+    with pytest.raises(SystemExit):
+        denoise.main(["--weights", "net.pth", "a.jpg"])
+    assert "a.jpg stands behind --weights; put the pictures before it" in capsys.readouterr().err
+
+
 def test_a_name_that_begins_with_a_dash(work, unchanged, capsys):
     (work / "-dash.png").write_bytes(LOSSLESS["gray.png"])
     with pytest.raises(SystemExit) as caught:

@@ -214,6 +214,35 @@ def test_sheets_and_folders_of_an_earlier_run_are_no_pictures_to_denoise(work):
     assert [job.target.parent.name for job in plan.jobs] == ["in_denoised_denoised"] * 2
 
 
+def test_results_of_a_folder_further_down_are_left_out_and_counted(work, capsys):
+    for name in ("trips/100/a.png", "trips/b_denoised/c.png"):
+        (work / name).parent.mkdir(parents=True)
+        (work / name).write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["trips/100"]) == 0
+    capsys.readouterr()
+    assert denoise.main(["trips"]) == 0
+    written = {
+        str(path.relative_to("trips_denoised")) for path in Path("trips_denoised").rglob("*.png")
+    }
+    assert written == {"100/a.png", "b_denoised/c.png"}  # there is no trips/b
+    assert "denoised 2 pictures, skipped 0, left out 1 result of earlier runs" in (
+        capsys.readouterr().out
+    )
+
+
+def test_results_older_than_their_picture_are_not_taken_for_done(work, capsys):
+    """The same name in another folder, or the picture edited since."""
+    for folder in ("100", "101"):
+        (work / folder).mkdir()
+        (work / folder / "a.png").write_bytes(LOSSLESS["gray.png"])
+    assert denoise.main(["100", "-o", "out"]) == 0
+    assert find_jobs(["100"], output="out").already == 1
+    later = (work / "out" / "a.png").stat().st_mtime + 10
+    os.utime("101/a.png", (later, later))
+    assert denoise.main(["101", "-o", "out"]) == 1
+    assert "101/a.png: out/a.png already exists; --overwrite" in capsys.readouterr().err
+
+
 def test_a_plan_takes_what_it_needs_and_changes_nothing(work):
     for name in ("in/a.png", "in/b.heic", "in/c.png", "out/c.png"):
         (work / name).parent.mkdir(exist_ok=True)

@@ -259,6 +259,50 @@ def test_xmp_does_not_turn_an_upright_picture_again(work, unchanged):
             )
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_captions_of_tiff_are_kept_as_whatever_they_are_stored(work, unchanged, order):
+    captions = b"\x1c\x02\x05\0\x05Hello\0\0"  # whole 32-bit integers, as most programs store them
+    numbers = struct.unpack(f"{order}3I", captions)
+    for name, tag in (("a", (33723, 4, 3, numbers, True)), ("b", (33723, 7, 12, captions, True))):
+        (work / f"{name}.tif").write_bytes(tiff(RGB, byteorder=order, extratags=[tag]))
+        assert denoise.main([f"{name}.tif"]) == 0
+        with Image.open(f"{name}_denoised.tif") as new:
+            assert new.tag_v2[33723] == captions
+
+
+def exif_with_thumbnail(thumbnail: bytes) -> bytes:
+    """EXIF of two folders, the first with ResolutionUnit 2."""
+
+    def folder(entries: dict[int, tuple[int, int]], following: int) -> bytes:
+        listed = b"".join(
+            struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in entries.items()
+        )
+        return struct.pack("<H", len(entries)) + listed + struct.pack("<I", following)
+
+    first = folder({274: (3, 1), 296: (3, 2)}, 8 + 30)
+    second = folder({513: (4, 8 + 30 + 30), 514: (4, len(thumbnail))}, 0)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + second + thumbnail
+
+
+def test_thumbnails_of_webp_do_not_go_on_showing_the_noisy_picture(work, unchanged):
+    exif = exif_with_thumbnail(pillow(RGB, "JPEG"))
+    (work / "a.webp").write_bytes(pillow(RGB, "WEBP", exif=exif, lossless=True))
+    with Image.open("a.webp") as old:
+        assert old.getexif().get_ifd(ExifTags.IFD.IFD1)
+    assert denoise.main(["a.webp"]) == 0
+    with Image.open("a_denoised.webp") as new:
+        assert not new.getexif().get_ifd(ExifTags.IFD.IFD1) and new.getexif()[296] == 2
+
+
+def test_claims_of_origin_are_left_out_with_a_note(work, unchanged, capsys):
+    jpeg = pillow(RGB, "JPEG")
+    (work / "a.jpg").write_bytes(jpeg[:2] + jpeg_segment(0xEB, b"JP..jumb") + jpeg[2:])
+    (work / "b.png").write_bytes(png_with(b"caBX", b"jumb"))
+    assert denoise.main(["a.jpg", "b.png"]) == 0
+    said = capsys.readouterr().out
+    assert "its APP11 data are left out" in said and "its caBX data are left out" in said
+
+
 def test_captions_of_jpeg_are_kept(work, unchanged):
     captions = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x08\x1c\x02x\0\x03sea"
     segment = b"\xff\xed" + struct.pack(">H", len(captions) + 2) + captions
@@ -268,16 +312,8 @@ def test_captions_of_jpeg_are_kept(work, unchanged):
 
 
 def test_thumbnails_of_jpeg_do_not_go_on_showing_the_noisy_picture(work, unchanged):
-    def folder(entries: dict[int, tuple[int, int]], following: int) -> bytes:
-        listed = b"".join(
-            struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in entries.items()
-        )
-        return struct.pack("<H", len(entries)) + listed + struct.pack("<I", following)
-
     thumbnail = pillow(RGB, "JPEG")
-    first = folder({274: (3, 1), 296: (3, 2)}, 8 + 30)
-    second = folder({513: (4, 8 + 30 + 30), 514: (4, len(thumbnail))}, 0)
-    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + second + thumbnail
+    exif = exif_with_thumbnail(thumbnail)
     number, captions = (b"8BIM" + struct.pack(">HHI", n, 0, 4) for n in (1036, 1028))
     resources = b"Photoshop 3.0\0" + number + b"seen" + captions + b"text"
     segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources

@@ -48,6 +48,13 @@ def test_equal_figures_are_both_best_and_noisy_never_is():
     assert cells == ["40.00", "*30.00*", "*30.00*", "29.00", ""]
 
 
+def test_two_networks_of_one_path_are_both_in_the_table():
+    old, new = (run_of("pretrained/gray_B.pth", ours=ours) for ours in (30.0, 31.0))
+    (row,) = tables.table_rows([old, new, old]).values()
+    ours = {method: value for method, value in row.items() if method.startswith("ours")}
+    assert ours == {"ours-B, width 16": 30.0, "ours-B, width 16 (2)": 31.0}
+
+
 def test_two_networks_of_one_size_are_told_apart_by_their_files():
     runs = [run_of("a/one.pth"), run_of("a/two.pth"), run_of("c.pth", sigma=50)]
     assert ours_in([*runs, run_of("l25.pth", mode="S")]) == {

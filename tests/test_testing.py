@@ -19,7 +19,8 @@ from utils import SMNetError
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """A folder with weights for gray sigma 15 and 25, gray blind, RGB blind, and the sets Set12 (2
-    pictures) and CBSD68 (1)."""
+    pictures) and CBSD68 (1), which count as whole."""
+    monkeypatch.setattr(testing, "PAPER_PICTURES", {})
     monkeypatch.chdir(tmp_path)
     for name in ("model_gray_L15_1", "model_gray_L25_2", "model_gray_L25_10", "model_gray_B_3"):
         save_model(tmp_path / "weights", name, epoch=int(name.split("_")[-1]))
@@ -323,3 +324,15 @@ def test_the_papers_figures_stand_beside_whole_sets_in_the_papers_colours_alone(
     part = json.loads((work / "x.json").read_text())[1]
     assert part["protocol"] == "1 of 2 pictures" and part["paper"] == {} != whole["paper"]
     assert "1 of 2 pictures" in capsys.readouterr().out
+
+
+def test_no_papers_figures_beside_a_set_with_too_many_or_too_few_pictures(work, monkeypatch):
+    monkeypatch.setattr(testing, "PAPER_PICTURES", {"Set12": 12, "CBSD68": 1})
+    words = "--mode B --test_noiseL 25 --json x.json --test_data".split()
+    assert gray_script.main([*words, "Set12"]) == 0
+    (few,) = json.loads((work / "x.json").read_text())
+    assert few["protocol"] == "2 pictures instead of 12" and few["paper"] == {}
+    write_folder(work / "data" / "CBSD68" / "noisy25", 1, height=32, width=36, channels=3)
+    assert rgb_script.main([*words, "CBSD68"]) == 0
+    (many,) = json.loads((work / "x.json").read_text())
+    assert many["protocol"] == "2 pictures instead of 1" and many["paper"] == {}

@@ -20,6 +20,7 @@ from smnet.photos.pillow import new_photo, open_image, take_samples, to_image
 from utils import SMNetError
 
 APP1, APP13, START_OF_SCAN, END = 0xE1, 0xED, 0xDA, 0xD9
+KNOWN = (0xE0, APP1, 0xE2, APP13, 0xEE)  # JFIF, EXIF and XMP, profiles and previews, ..., Adobe's
 NO_CONTENT = (0x01, *range(0xD0, 0xD9))  # markers without a length behind them
 # Start-of-frame markers: C4, C8 and CC are others.
 FRAMES = [marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)]
@@ -105,6 +106,10 @@ def left_out(jpeg: bytes, found: list[tuple[int, int, int]], *, previews: bool) 
     notes = []
     if any(m == APP1 and jpeg.startswith(EXTENDED_XMP, start) for m, start, _ in found):
         notes.append("its extended XMP is left out")
+    others = sorted({m for m, *_ in found if m in range(0xE0, 0xF0) and m not in KNOWN})
+    if others:
+        names = ", ".join(f"APP{marker - 0xE0}" for marker in others)
+        notes.append(f"its {names} data are left out")
     complete = bool(found) and found[-1][0] == END
     behind = jpeg[found[-1][2] :].strip(b"\0\r\n ") if complete else b""
     picture, video = behind.startswith(b"\xff\xd8\xff"), b"ftyp" in behind

@@ -22,6 +22,19 @@ COLOURS = {b"gAMA": "gamma", b"cHRM": "primaries", b"cICP": "HDR colour space"}
 COLOURS |= {b"mDCV": "mastering display", b"cLLI": "light levels"}
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 KEPT = (*COLOURS, b"sRGB", b"iCCP", b"pHYs", b"eXIf", *TEXTS, b"tIME")
+# Those that lay out the samples, and small ones that a new encoding makes moot.
+LAID_OUT = (
+    b"IHDR",
+    b"PLTE",
+    b"tRNS",
+    b"IDAT",
+    b"IEND",
+    b"sBIT",
+    b"bKGD",
+    b"hIST",
+    b"oFFs",
+    b"sPLT",
+)
 XMP_TEXT = "XML:com.adobe.xmp"  # the names of texts that hold XMP, and EXIF as by ImageMagick
 RAW_EXIF = "Raw profile type exif"
 INTERLACED = (  # Adam7's passes: first row and column, steps
@@ -40,6 +53,9 @@ def read_png(data: bytes) -> Photo:
         image.load()
         photo = new_photo(image, "PNG")
         photo.png_chunks = kept_chunks(data)
+        if others := {name for name, _ in chunks_of(data)} - {*KEPT, *LAID_OUT}:
+            names = ", ".join(sorted(name.decode("latin-1") for name in others))
+            photo.notes.append(f"its {names} data are left out")
         if "exif" not in photo.metadata and (exif := exif_in_text(image.info)):
             photo.metadata["exif"] = exif
         if "exif" in photo.metadata:
@@ -59,7 +75,7 @@ def read_png(data: bytes) -> Photo:
 
 def check_samples(data: bytes) -> None:
     """Raise SMNetError where a PNG file holds fewer samples than it says, which Pillow takes for
-    black."""
+    black, or others than were written, whose checksum it does not look at."""
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colours, 1)
     missing = 0  # bytes
@@ -68,6 +84,8 @@ def check_samples(data: bytes) -> None:
         missing += rows * (1 + (columns * bits + 7) // 8) if columns else 0
     stream = zlib.decompressobj()
     for name, chunk in chunks_of(data):
+        if name == b"IDAT" and not has_its_checksum(chunk):
+            raise SMNetError("is damaged (a checksum of its samples is wrong)")
         rest = chunk[8:-4] if name == b"IDAT" else b""
         while rest and missing > 0:
             missing -= len(stream.decompress(rest, 1 << 20))

@@ -30,6 +30,7 @@ from smnet.photos.pillow import check_size, several_pictures
 from utils import SMNetError
 
 PHOTOSHOP_RESOURCES, PHOTOSHOP_LAYERS = 34377, 37724  # tags
+IPTC, UNDEFINED = 33723, 7  # a tag, and the type of its bytes
 PHOTOMETRIC, DNG_VERSION = 262, 50706
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # values of PHOTOMETRIC
 SENSOR = (32803, 34892)  # a colour filter array, linear camera raw
@@ -141,7 +142,12 @@ def check_segments(page: tifffile.TiffPage, size: int) -> None:
     offsets = page.tags.valueof(324) or page.tags.valueof(273) or ()
     counts = page.tags.valueof(325) or page.tags.valueof(279) or (size,) * len(offsets)
     expected = math.prod(page.chunked)
-    usable = sum(0 < start < size and count > 0 for start, count in zip(offsets, counts))
+    # What is cut off, the other codecs miss: JPEG's makes it up.
+    whole = page.compression == JPEG
+    usable = sum(
+        0 < start < size and count > 0 and not (whole and start + count > size)
+        for start, count in zip(offsets, counts)
+    )
     if usable < expected or len(offsets) < expected:
         raise SMNetError("is damaged (some of its samples are missing)")
     if page.is_tiled and page.tilewidth * page.tilelength > MAX_PIXELS:
@@ -204,6 +210,9 @@ def look_up(indices: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
 def take_tags(photo: Photo, page: tifffile.TiffPage, data: bytes) -> None:
     """Set tags and metadata, read by Pillow: EXIF in other formats is written by it."""
     tags = read_directory(data, page.offset)
+    if isinstance(captions := page.tags.valueof(IPTC), bytes):
+        # Where they are stored as 32-bit integers, which is usual, Pillow keeps only the first.
+        tags.tagtype[IPTC], tags[IPTC] = UNDEFINED, captions
     if tags.pop(PHOTOSHOP_LAYERS, None):
         photo.notes.append("its Photoshop layers are left out")
     resources = tags.pop(PHOTOSHOP_RESOURCES, None)
