@@ -1,6 +1,7 @@
 """The command of the two dataset scripts: folders of pictures or pairs to the two h5 files."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -162,7 +163,7 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
         val: Sequence[Source] = [
             PictureFiles(str(path.relative_to(folder)), path) for path in files
         ]
-        validated = {path.resolve() for path in files}
+        validated = set(map(followed, files))
         rest = [source for source in train if path_of(source) not in validated]
         if not rest:
             notes.append(f"{folder} holds all training pictures: validation will be too good")
@@ -186,7 +187,12 @@ def choose_pictures(options: Options, defaults: dict, channels: int) -> Chosen:
 
 def path_of(source: Source) -> Path | None:
     """Where a picture's file lies, links followed; None for one of scikit-image's."""
-    return source.clean.resolve() if isinstance(source, PictureFiles) else None
+    return followed(source.clean) if isinstance(source, PictureFiles) else None
+
+
+def followed(path: Path) -> Path:
+    """Where a file lies at the end of all links; unlike Path's, no error where they go round."""
+    return Path(os.path.realpath(path))
 
 
 def training_files(folders: list[str]) -> Sequence[PictureFiles]:
@@ -197,7 +203,7 @@ def training_files(folders: list[str]) -> Sequence[PictureFiles]:
         for path in find_pictures(folder):
             name = str(path.relative_to(folder))
             name = f"{i}/{name}" if len(folders) > 1 else name
-            found.setdefault(path.resolve(), PictureFiles(name, path))
+            found.setdefault(followed(path), PictureFiles(name, path))
     return list(found.values())
 
 

@@ -205,6 +205,7 @@ def test_links_to_pictures_do_not_leak_into_validation(tmp_path, how):
     (tmp_path / "links").mkdir()
     for path in sorted((tmp_path / "train").iterdir())[:2]:
         (tmp_path / "links" / path.name).symlink_to(path)
+    (tmp_path / "links" / "loop.png").symlink_to("loop.png")
     words = ["--val_dir", str(tmp_path / "links")]
     if how == "hold-out":
         words = ["--train_dir", str(tmp_path / "train"), str(tmp_path / "links"), "--holdout", "2"]
