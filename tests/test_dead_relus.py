@@ -1,4 +1,5 @@
-"""ReLUs that died are counted, and the penalty keeps those of the dilated convolutions alive."""
+"""ReLUs that died are counted and revived, and the penalty keeps those of the dilated convolutions
+alive."""
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from smnet.training.dead_relus import (
     DeadReluPenalty,
     counting_dead_relus,
     relu_convs,
+    revive,
     share,
 )
 
@@ -102,6 +104,56 @@ def test_it_revives_what_the_error_alone_leaves_dead(amp):
         (error + 1e-3 * penalty.take()).backward()
         optimizer.step()
     assert dead_share(model, x, block=0) == 0
+
+
+def test_dead_relus_are_revived_without_a_change():
+    model, pictures = network(), [torch.rand(1, 1, 48, 48) for _ in range(3)]
+    first, block = model.noise_memory.encoder[1], model.image_memory.contextual[2].dense[0]
+    with torch.no_grad():
+        first.convs[2].bias[1] = -100.0
+        for conv in block.convs:
+            conv.bias.fill_(-100.0)
+        before = [model(x) for x in pictures]
+        alive = torch.zeros(0, dtype=torch.bool)
+        for x in pictures:
+            with counting_dead_relus(model) as dead:
+                model(x)
+            flags = torch.cat([dead[conv] for conv in relu_convs(model) if conv.bias is not None])
+            alive = ~flags | (alive if len(alive) else ~flags)
+    lost = int((~alive).sum())
+    assert lost >= 1 + 4 * 8
+    assert revive(model, pictures, seed=1) == (lost, len(alive))
+    with torch.no_grad():
+        for x, y in zip(pictures, before):
+            assert (model(x) - y).abs().max() < 1e-4
+        with counting_dead_relus(model) as dead:
+            model(torch.cat(pictures))
+    assert not any(dead[conv].any() for conv in (*block.convs, first.convs[2]))
+    assert first.convs[2].weight[1].sum((1, 2)).abs().max() < 1e-5
+    model(pictures[0]).square().mean().backward()
+    assert block.fusion.weight.grad[:, 8:].abs().min(0).values.max() > 0  # and now they can learn
+    assert revive(model, pictures, seed=1)[0] == 0
+
+
+def test_revived_weights_are_started_from(train_args, tmp_path, capsys):
+    train_gray.main([*train_args, "--epochs", "1"])
+    file = tmp_path / "weights" / "model_gray_L25_1.pth"
+    content = torch.load(file, weights_only=True)
+    bias = "image_memory.contextual.1.dense.0.convs.0.bias"
+    content["model"][bias].fill_(-100.0)
+    torch.save(content, file)
+    words = [*train_args, *folders(tmp_path / "b"), "--epochs", "1", "--lr", "0"]
+    words += ["--init", str(file), "--revive"]
+    capsys.readouterr()
+    assert train_gray.main(words) == 0
+    said = capsys.readouterr().out
+    assert " dead ReLUs of 192 in dense blocks\n" in said
+    revived = torch.load(tmp_path / "b" / "weights" / file.name, weights_only=True)["model"]
+    assert revived[bias].abs().max() == 0
+    assert train_gray.main([*words, "--resume", "--epochs", "2"]) == 0  # once is enough
+    assert "revived" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        train_gray.main([*train_args, "--revive"])
 
 
 def test_the_option_changes_training_and_is_off_by_default(train_args, tmp_path, capsys):

@@ -1,7 +1,9 @@
-"""ReLUs that have died: channels that are zero everywhere, and so learn nothing any more."""
+"""ReLUs that have died, channels that are zero everywhere and so learn nothing any more: counted,
+prevented, and revived."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +78,46 @@ def counting_dead_relus(model: SMNet) -> Iterator[dict[nn.Module, Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def revive(model: SMNet, pictures: Iterable[Tensor], *, seed: int) -> tuple[int, int]:
+    """Give the dead ReLUs of the dense blocks new weights (`--revive`), as Sokar et al. 2023 do for
+    dormant neurons; returns (how many, of how many).
+
+    A channel that is dead in all `pictures` gets kernels of zero sum, with the standard deviation
+    of its convolution's other kernels, and no bias; the kernels that read it become zero, so that
+    the network gives what it gave before. In training they grow from there.
+
+    Args:
+        model: the network.
+        pictures: noisy ones (1, channels, H, W).
+        seed: of the new kernels.
+    """
+    dead: dict[nn.Module, Tensor] = {}
+    for picture in pictures:
+        with counting_dead_relus(model) as now:
+            model(picture)
+        dead = {conv: flags & dead.get(conv, flags) for conv, flags in now.items()}
+    generator = torch.Generator().manual_seed(seed)
+    revived = channels = 0
+    for block in model.modules():
+        if not isinstance(block, DenseBlock):
+            continue
+        convs = cast(list[nn.Conv2d], [*block.convs])
+        start = convs[0].in_channels  # of a convolution's maps, among all that follow
+        for i, conv in enumerate(convs):
+            weight, bias = conv.weight, cast(Tensor, conv.bias)
+            lost = dead[conv].nonzero().flatten()
+            kernels = torch.randn(len(lost), *weight.shape[1:], generator=generator)
+            kernels -= kernels.mean((2, 3), keepdim=True)
+            living = weight[~dead[conv]] if len(lost) < len(weight) else weight
+            weight[lost], bias[lost] = kernels * living.std(), 0.0
+            for reader in (*convs[i + 1 :], block.fusion):
+                reader.weight[:, start + lost] = 0
+            start += len(weight)
+            revived, channels = revived + len(lost), channels + len(weight)
+    return revived, channels
 
 
 def share(dead: dict[nn.Module, Tensor]) -> float:

@@ -97,7 +97,7 @@ def fit(
         )
         files = RunFiles(learner, name=name, args=args, settings=settings)
         try:
-            starting.start(files)
+            starting.start(files, train_set)
             learner.connect()
             done = learner.done
             if done.step >= learner.total_steps and done.closed:

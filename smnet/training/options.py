@@ -193,6 +193,11 @@ def add_ways_to_start(parser: argparse.ArgumentParser) -> None:
         help="start from these weights, of the same width (a .pth file); not read again by "
         "--resume",
     )  # fmt: skip
+    parser.add_argument(
+        "--revive", action="store_true",
+        help="with --init: give ReLUs that are zero everywhere new weights, which change nothing "
+        "at first",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's files")
 
 
@@ -203,6 +208,8 @@ def check_start(parser: argparse.ArgumentParser, read: dict) -> None:
             "--checkpoint continues after an epoch, --resume from the newest state, --init starts: "
             "give one of them"
         )
+    if read["revive"] and not read["init"]:
+        parser.error("--revive is for the weights of --init")
 
 
 def noise_range(parser: argparse.ArgumentParser, read: dict) -> list[float]:

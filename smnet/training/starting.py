@@ -13,11 +13,15 @@ import torch
 import utils
 from models import SMNet
 from smnet.training import distributed
+from smnet.training.dead_relus import revive
 from smnet.training.identity import start_as_identity
 from smnet.training.learner import Learner, Progress
 from smnet.training.run_files import RunFiles
+from smnet.training.samples import PatchDataset
 from smnet.training.settings import SettingsDiffer, compare
 from utils import SMNetError
+
+REVIVE_CROPS = 64  # in which a ReLU must be dead, to be revived
 
 
 @dataclasses.dataclass
@@ -35,9 +39,9 @@ class StartPlan:
     save_state: bool = True  # at once: then --resume finds this run and no other
 
 
-def start(files: RunFiles) -> None:
+def start(files: RunFiles, train_set: PatchDataset) -> None:
     """Bring the learner to where the command says, in every process alike; the first one reads and
-    writes the files.
+    writes the files. `--revive` looks at crops of `train_set`.
 
     Raises:
         SMNetError: nothing to continue from, a state of other settings, an earlier run's files in
@@ -45,12 +49,12 @@ def start(files: RunFiles) -> None:
     """
     if distributed.rank() == 0:
         files.lock()
-        carry_out(make_plan(files), files)
+        carry_out(make_plan(files, train_set), files)
     if distributed.LAUNCHED:
         share_state(files.learner)
 
 
-def make_plan(files: RunFiles) -> StartPlan:
+def make_plan(files: RunFiles, train_set: PatchDataset) -> StartPlan:
     """What `--checkpoint`, `--resume` or `--init` asks for, else a start from the beginning.
 
     Raises:
@@ -64,7 +68,7 @@ def make_plan(files: RunFiles) -> StartPlan:
         plan = plan_to_continue(files, args.checkpoint)
         at_hand = plan.progress.epoch + (plan.progress.batch > 0)
     else:
-        plan, at_hand = plan_afresh(files), 0
+        plan, at_hand = plan_afresh(files, train_set), 0
     # The epoch at hand may have its weights already: a run ended in it, or between its weights and
     # its state.
     later = [files.file(epoch) for epoch in files.epochs_on_disk() if epoch > at_hand]
@@ -143,7 +147,7 @@ def plan_to_continue(files: RunFiles, epoch: int) -> StartPlan:
     )
 
 
-def plan_afresh(files: RunFiles) -> StartPlan:
+def plan_afresh(files: RunFiles, train_set: PatchDataset) -> StartPlan:
     """From the beginning, with `--init` from given weights; no file of an earlier run may be
     there."""
     plan = StartPlan(removed=files.event_files())
@@ -152,6 +156,10 @@ def plan_afresh(files: RunFiles) -> StartPlan:
         plan.model = read_weights(files.learner, path, utils.read_checkpoint(path))
         but = ", without --identity_start" if files.args.identity_start else ""
         plan.say.append(f"starting from the weights in {path}{but}")
+        if files.args.revive:
+            crops = (train_set[0, i][1][None] for i in range(min(REVIVE_CROPS, len(train_set))))
+            dead, channels = revive(plan.model, crops, seed=files.args.seed)
+            plan.say.append(f"revived {dead:,} dead ReLUs of {channels:,} in dense blocks")
     elif files.args.identity_start:
         plan.model = start_as_identity(copy.deepcopy(files.learner.model))
     others = (
