@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="smnet_demo_") as folder:
         ended = threading.Event()
-        for number_of_signal in (signal.SIGINT, signal.SIGTERM):
+        hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # of a closed terminal; not on Windows
+        for number_of_signal in (signal.SIGINT, signal.SIGTERM, hangup):
             signal.signal(number_of_signal, lambda *_: ended.set())
         blocks = launch(args, Path(folder))
         while not ended.wait(1):  # on Windows, Ctrl-C does not interrupt a wait without a limit

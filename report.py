@@ -12,6 +12,7 @@ The paper's figures are those of smnet/paper_results.csv.
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -141,7 +142,9 @@ def write_crops(
     written, problems = [], []
     for run in saved:
         for score in spread(run.scores, args.crops):
-            target = folder / f"crop_{file_name(folders[run.saved], score.name)}.png"
+            name = f"crop_{file_name(folders[run.saved], score.name)}"
+            names = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(2)))
+            target = next(path for name in names if (path := folder / f"{name}.png") not in written)
             try:
                 figure = draw_crop(run, score, box=args.box, error_gain=args.error_gain)
                 written.append(save(figure, target))

@@ -189,6 +189,15 @@ def test_only_the_last_pages_and_versions_are_kept(tmp_path):
     assert len(set(files)) == 6  # no browser shows an old one for a new one
 
 
+def test_no_visitor_can_delete_an_example(tmp_path):
+    pages = Sessions(tmp_path)
+    (example, *_) = make_examples(tmp_path)
+    for _ in range(2):
+        pages.take_upload("a", example.path)  # what it is served as, sent as an upload
+    pages.close("a")
+    assert example.path.is_file()
+
+
 def test_examples_are_the_same_every_time(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -241,6 +250,22 @@ def test_what_the_page_says(page):
 
 
 @pytest.mark.slow  # Gradio takes seconds to import
+def test_a_page_that_others_displaced_says_so(page):
+    import gradio
+
+    assert page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0] == ""  # no picture yet
+    page.take_example(SimpleNamespace(index=3), REQUEST)
+    page.run(PHOTOGRAPH, 100, False, 100, REQUEST)
+    for i in range(sessions.MAX_PAGES):
+        page.take_example(SimpleNamespace(index=3), SimpleNamespace(session_hash=f"other {i}"))
+    with pytest.raises(gradio.Error, match="forgotten, since 8 other pages have been opened"):
+        page.look(50, False, 100, REQUEST)
+    assert "drop it again" in page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0]
+    page.take_example(SimpleNamespace(index=3), REQUEST)
+    assert "512x512 gray" in page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0]
+
+
+@pytest.mark.slow  # Gradio takes seconds to import
 def test_a_full_disk_is_one_line(page, monkeypatch):
     import gradio
 
@@ -273,11 +298,15 @@ def test_an_address_of_the_web_is_no_upload(page, tmp_path, monkeypatch):
     from smnet.demo.privacy import take_files_only
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    take = take_files_only(gradio.File()).async_move_resource_to_block_cache
+    with gradio.Blocks() as blocks:
+        components = gradio.File(), gradio.Slider(), gradio.Radio()
+    take_files_only(blocks)
     example = str(page.examples[0].path)
-    assert asyncio.run(take(example)) == example
-    with pytest.raises(gradio.Error, match="drop the picture again"):
-        asyncio.run(take("http://example.com/a.png"))
+    for component in components:
+        take = component.async_move_resource_to_block_cache
+        assert asyncio.run(take(example)) == example
+        with pytest.raises(gradio.Error, match="drop the picture again"):
+            asyncio.run(take("http://example.com/a.png"))
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """Draw quality against time: PSNR on Set12 at sigma 25 over the seconds of a forward.
 
-    python benchmark.py --peers --size 512 512 --width 16 --json > width_16.json
+    python benchmark.py --peers --size 512 512 --width 32 --shuffle 2 --json > width_32.json
     python benchmark.py --peers --size 512 512 --width 64 --json > width_64.json
-    python -m docs.figures.draw_quality_time width_16.json width_64.json --pretrained gray_B.json
+    python test_gray.py --mode B --test_data Set12 --test_noiseL 25 --json gray_B.json
+    python -m docs.figures.draw_quality_time width_32.json width_64.json --pretrained gray_B.json
 
 Draws quality_time.png beside this file, or elsewhere with --output. Seconds are of one run each,
 relative to that run's DnCNN, so that runs of one machine can be drawn together. The quality of the
@@ -43,7 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         seconds = {row["network"]: row["seconds"] for row in rows}
         times |= {name: seconds[name] / seconds["DnCNN"] for name in seconds}
     if missing := times.keys() - quality.keys():
-        raise SMNetError(f"no PSNR of {', '.join(sorted(missing))}; give --pretrained")
+        raise SMNetError(
+            f"no PSNR of {', '.join(sorted(missing))}; give --pretrained what test_gray.py --json "
+            f"wrote of it on {SET} at sigma {SIGMA:g}"
+        )
     path = make_folder(args.output) / "quality_time.png"
     print(f"{save(draw(times, quality), path)}: drawn")
     return 0

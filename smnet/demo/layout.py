@@ -8,6 +8,7 @@ from smnet.demo.page import Page
 from smnet.demo.privacy import take_files_only
 from smnet.demo.work import NETWORKS, PHOTOGRAPH, Limits
 
+WEEK = 7 * 86400  # seconds
 QUEUE = 5  # what may wait; more is refused
 NETWORK = "network"  # what runs a network, one at a time
 FONTS = ["system-ui", "sans-serif"]  # of the visitor's machine: none is fetched
@@ -82,7 +83,8 @@ any level."""
 
 def build(page: Page, *, real: bool) -> gr.Blocks:
     """The page, ready to be launched; `real` as in `introduction`."""
-    with gr.Blocks(title="SMNet", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+    # Files are deleted when their page is closed, and what is left, by Gradio.
+    with gr.Blocks(title="SMNet", analytics_enabled=False, delete_cache=(3600, WEEK)) as blocks:
         gr.Markdown(introduction(page.limits, real=real))
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -91,6 +93,7 @@ def build(page: Page, *, real: bool) -> gr.Blocks:
                 views = lay_out_views()
         connect(page, inputs, views)
         blocks.unload(page.close)
+        take_files_only(blocks)
     return blocks.queue(max_size=QUEUE, default_concurrency_limit=1)
 
 
@@ -108,7 +111,7 @@ def lay_out_inputs(page: Page) -> Inputs:
         elem_id="examples",
     )
     network = gr.Radio([*NETWORKS], value=PHOTOGRAPH, label="Noise", elem_id="network")
-    return Inputs(take_files_only(picture), examples, network)
+    return Inputs(picture, examples, network)
 
 
 def lay_out_views() -> Views:

@@ -9,9 +9,13 @@ import gradio as gr
 
 from smnet.demo import work
 from smnet.demo.examples import Example
-from smnet.demo.sessions import Session, Sessions
+from smnet.demo.sessions import MAX_PAGES, Session, Sessions
 from smnet.demo.work import Limits, Networks, Stopped
 from utils import SMNetError
+
+FORGOTTEN = (
+    f"This picture was forgotten, since {MAX_PAGES} other pages have been opened: drop it again."
+)
 
 
 class Page:
@@ -87,7 +91,8 @@ class Page:
                 )
                 session.result = result
         except Stopped:
-            return message("Stopped." if session.source else ""), *nothing
+            said = FORGOTTEN if session.forgotten else "Stopped." if session.source else ""
+            return message(said, error=session.forgotten), *nothing
         except SMNetError as error:
             return message(str(error), error=True), *nothing
         slider = str(session.before), str(after)
@@ -98,6 +103,8 @@ class Page:
         session = self.session(request)
         result = session.result
         if result is None:
+            if session.forgotten:
+                raise gr.Error(FORGOTTEN, print_exception=False)
             return gr.skip(), gr.skip(), gr.skip()
         with errors_in_a_corner(session):
             after, removed = work.show_after(session, result, strength, chroma if apart else None)

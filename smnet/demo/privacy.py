@@ -1,6 +1,8 @@
 """What keeps demo.py's page to itself: no address of the web is fetched for it or by it."""
 
 import os
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -9,18 +11,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 
 
-def take_files_only(component: gr.File) -> gr.File:
-    """The component, made to take what was uploaded and nothing else: Gradio would fetch addresses
-    of the web, too."""
-    take = component.async_move_resource_to_block_cache
+def take_files_only(blocks: gr.Blocks) -> None:
+    """Have every component take files of this machine and nothing else: Gradio would fetch an
+    address of the web that a visitor sends for one, be it a slider."""
+    for component in blocks.blocks.values():
+        take = component.async_move_resource_to_block_cache
+        component.async_move_resource_to_block_cache = partial(take_file, take)  # type: ignore[method-assign]
 
-    async def take_file(path: str | Path | None) -> str | None:
-        if path is None or not os.path.isfile(path):
-            raise gr.Error("The upload was lost: drop the picture again.", print_exception=False)
-        return await take(path)
 
-    component.async_move_resource_to_block_cache = take_file  # type: ignore[method-assign, assignment]
-    return component
+async def take_file(
+    take: Callable[[str], Awaitable[str | None]], path: str | Path | None
+) -> str | None:
+    """What Gradio's `take` makes of a file, if it is one."""
+    if path is None or not os.path.isfile(path):
+        raise gr.Error("The upload was lost: drop the picture again.", print_exception=False)
+    return await take(str(path))
 
 
 class LocalOnly:

@@ -49,6 +49,7 @@ class Session:
         self.result: Result | None = None
         self.before: Path | None = None  # the picture of the result as it is shown
         self.wanted = False  # whether somebody still waits for the result
+        self.forgotten = False  # whether it had a picture that gave way to those of other pages
         self.numbers = itertools.count()
         self.made: dict[str, list[Path]] = {}  # folders of files, by kind
         folder.mkdir(parents=True)
@@ -62,7 +63,7 @@ class Session:
             os.link(path, target)
         except OSError:  # a file system without links
             shutil.copyfile(path, target)
-        self.source, self.wanted = target, True
+        self.source, self.wanted, self.forgotten = target, True, False
 
     def new_file(self, kind: str, name: str) -> Path:
         """The path for a file called `name`, in a folder of its own; of a kind, the last few are
@@ -91,6 +92,7 @@ class Sessions:
     def __init__(self, folder: Path):
         self.folder = folder
         self.open: dict[str, Session] = {}
+        self.forgotten: set[str] = set()  # pages whose pictures gave way to others'
         self.lock = threading.Lock()
 
     def get(self, key: str) -> Session:
@@ -98,8 +100,11 @@ class Sessions:
         with self.lock:
             if key not in self.open:
                 self.open[key] = Session(self.folder / secrets.token_hex(16))
+                self.open[key].forgotten = key in self.forgotten
             session = self.open[key] = self.open.pop(key)  # the last one used is the last
-            forgotten = [self.open.pop(old) for old in [*self.open][:-MAX_PAGES]]
+            old_keys = [*self.open][:-MAX_PAGES]
+            self.forgotten.update(old_keys)
+            forgotten = [self.open.pop(old) for old in old_keys]
         for old in forgotten:
             self.end(old)
         return session
@@ -115,6 +120,7 @@ class Sessions:
         """Forget a page."""
         with self.lock:
             session = self.open.pop(key, None)
+            self.forgotten.discard(key)
         if session:
             self.end(session)
 
@@ -128,6 +134,8 @@ class Sessions:
         files once."""
         with self.lock:
             if path is None or any(session.upload == path for session in self.open.values()):
+                return
+            if path.parent == self.folder:  # an example, which a visitor may send as an upload
                 return
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
