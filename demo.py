@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 
 from smnet import devices
-from smnet.cli import make_parser, number, run_script
+from smnet.cli import make_parser, number, run_script, stop_signals
 from smnet.weights import is_there
 from utils import SMNetError
 
@@ -43,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="smnet_demo_") as folder:
         ended = threading.Event()
-        hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # of a closed terminal; not on Windows
-        for number_of_signal in (signal.SIGINT, signal.SIGTERM, hangup):
+        for number_of_signal in stop_signals():
             signal.signal(number_of_signal, lambda *_: ended.set())
         blocks = launch(args, Path(folder))
         while not ended.wait(1):  # on Windows, Ctrl-C does not interrupt a wait without a limit

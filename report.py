@@ -20,7 +20,7 @@ from typing import TypeVar
 from smnet.cli import make_parser, number, report_problems, run_script
 from smnet.figures import draw_crop, draw_curves, draw_psnr, save
 from smnet.results import Run, read_log, read_runs
-from smnet.tables import latex, markdown, short_names, table_rows
+from smnet.tables import contradictions, latex, markdown, short_names, table_rows
 from utils import SMNetError, describe, make_folder, one_line, replacing
 
 # --------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     read, problems = read_each(run_files, read_runs)
     runs = [run for found in read.values() for run in found]
     lines, more = read_each(log_files, read_log)
-    problems += more
+    problems += more + contradictions(runs)
     logs = {one_line(name): lines[path] for path, name in short_names(lines).items()}
     if not runs and not logs:
         raise SMNetError("; ".join(problems) or "nothing to report")

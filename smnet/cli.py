@@ -57,6 +57,16 @@ def stop(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
+def stop_signals() -> list[int]:
+    """Ctrl-C, SIGTERM as preempted machines send it, and SIGHUP of a terminal that is closed, which
+    Windows does not have and nohup has ignored."""
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
+    return numbers
+
+
 def to_nowhere(descriptor: int) -> None:
     """Let what is still written to this file descriptor go nowhere, where it would be an error."""
     with open(os.devnull, "wb") as nowhere:

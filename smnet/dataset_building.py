@@ -31,7 +31,8 @@ from smnet.patches import (
 )
 from utils import SMNetError, one_line, replacing
 
-SAMPLE = json.dumps(["scikit-image"])  # the h5 attribute `train_dir` of the sample photographs
+# The h5 attribute `train_dir` of the sample photographs; those of folders are lists.
+SAMPLE = json.dumps("the sample photographs of scikit-image")
 
 
 def build(argv: list[str] | None, *, description: str, defaults: dict, channels: int) -> int:

@@ -84,7 +84,7 @@ def find_jobs(
     found: dict[Path, Found] = {}  # by where it lies: one given twice is denoised once
     problems: list[str] = []
     others: set[Path] = set()
-    results = 0
+    results: set[Path] = set()  # of earlier runs
     for given in map(Path, pictures if root else without_result_folders(pictures)):
         if not os.path.isdir(given):  # unlike Path's, false where it may not be looked at
             found[canonical_path(given)] = Found(given, target_of_file(given, root), False)
@@ -97,11 +97,12 @@ def find_jobs(
         found |= {canonical_path(file.source): file for file in files}
         others |= in_folder
         problems += unreadable
-        results += from_before
-    pictures_alone = found if root else without_results(found)
-    results += len(found) - len(pictures_alone)
-    jobs, refused, already = keep_apart(pictures_alone.values(), sheets=sheets, overwrite=overwrite)
-    return Plan(jobs, problems + refused, others, already, results)
+        results |= from_before
+    if not root:
+        results |= results_beside(found.values()) & found.keys()
+    own = [file for path, file in found.items() if path not in results]
+    jobs, refused, already = keep_apart(own, sheets=sheets, overwrite=overwrite)
+    return Plan(jobs, problems + refused, others, already, len(results))
 
 
 def without_result_folders(pictures: Iterable[str]) -> list[str]:
@@ -118,19 +119,19 @@ def beside(folder: Path) -> Path:
 
 def is_result_folder(folder: Path) -> bool:
     """Whether it lies beside the folder that an earlier run wrote it for."""
-    source = folder.with_name(folder.name.removesuffix(ENDING))
-    return source != folder and os.path.isdir(source)
+    name = folder.name.removesuffix(ENDING)
+    return name not in ("", folder.name) and os.path.isdir(folder.with_name(name))
 
 
-def without_results(found: dict[Path, Found]) -> dict[Path, Found]:
-    """Without what an earlier run wrote beside another of the pictures, given by name: `*.png`
-    matches photo_denoised.png and its sheets, too, and a folder holds them."""
+def results_beside(found: Iterable[Found]) -> set[Path]:
+    """What an earlier run may have written beside the pictures, given by name: `*.png` matches
+    photo_denoised.png and its sheets, too, and a folder holds them."""
     results: set[Path] = set()
-    for target in (target_of_file(file.source, None) for file in found.values()):
+    for target in (target_of_file(file.source, None) for file in found):
         named = (sheet_paths(target, name, SHEETS) for name in (target.stem, target.name))
         written = [target, *chain.from_iterable(sheets.values() for sheets in named)]
         results |= set(map(canonical_path, written))
-    return {path: file for path, file in found.items() if path not in results}
+    return results
 
 
 def target_of_file(source: Path, output: Path | None) -> Path:
@@ -143,9 +144,9 @@ def target_of_file(source: Path, output: Path | None) -> Path:
 
 def find_in_folder(
     given: Path, output: Path | None
-) -> tuple[list[Found], set[Path], int, list[str]]:
-    """(the pictures below a folder, those that cannot be read, the number of those in folders of
-    results from before, a line for each problem).
+) -> tuple[list[Found], set[Path], set[Path], list[str]]:
+    """(the pictures below a folder, those that cannot be read, those in folders of results from
+    before, a line for each problem).
 
     Raises:
         SMNetError: the folder cannot be read, or nothing can lie beside it.
@@ -167,7 +168,7 @@ def find_in_folder(
         and not any(is_result_folder(each) for each in path.parents if given in each.parents)
     ]
     found = [Found(path, root / path.relative_to(given), True) for path in own]
-    return found, others, len(pictures) - len(own), problems
+    return found, others, set(map(canonical_path, set(pictures) - set(own))), problems
 
 
 def keep_apart(
@@ -183,8 +184,14 @@ def keep_apart(
         job = Job(source, target, name_sheets(target, sheets, taken))
         if problem := collision(job, sources, taken):
             problems.append(f"{source}: {problem}")
-        elif in_folder and not overwrite and is_done(job):
-            already += 1
+        elif in_folder and not overwrite and all(map(os.path.isfile, job.results)):
+            if not is_older_than_picture(job):
+                already += 1
+            else:
+                problems.append(
+                    f"{source}: {target} is older, of what the picture was or of another of its "
+                    "name; --overwrite replaces it"
+                )
         else:
             try:
                 refuse_results(job, overwrite=overwrite)
@@ -195,12 +202,13 @@ def keep_apart(
     return jobs, problems, already
 
 
-def is_done(job: Job) -> bool:
-    """Whether a job's results are there, and younger than the picture: else they may be of another
-    of its name, or of what it was before."""
-    if not all(map(os.path.isfile, job.results)):
+def is_older_than_picture(job: Job) -> bool:
+    """Whether one of a job's results is."""
+    try:
+        changed = job.source.stat().st_mtime
+    except OSError:  # a link to nothing
         return False
-    return min(path.stat().st_mtime for path in job.results) >= job.source.stat().st_mtime
+    return any(path.stat().st_mtime < changed for path in job.results)
 
 
 def refuse_results(job: Job, *, overwrite: bool) -> None:

@@ -1,7 +1,6 @@
 """Tables of what test_*.py measured: aligned text of one run, and rows of many beside the paper's
 figures, in Markdown and LaTeX."""
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -191,15 +190,25 @@ def table_rows(runs: list[Run]) -> dict[Row, dict[str, float]]:
     rows: dict[Row, dict[str, float]] = {}
     for run, label in by_row:
         means = {method: value for method, value in run.mean.psnr.items() if math.isfinite(value)}
-        row = rows.setdefault(row_of(run), {})
-        ours = {}
-        if "SMNet" in means:
-            value = means.pop("SMNet")
-            # Weights of one name may be two networks: of another epoch, or trained anew since.
-            names = (label if n == 1 else f"{label} ({n})" for n in itertools.count(1))
-            ours = {next(name for name in names if row.get(name, value) == value): value}
-        row.update(means | run.paper | ours)
+        ours = {label: means.pop("SMNet")} if "SMNet" in means else {}
+        rows.setdefault(row_of(run), {}).update(means | run.paper | ours)
     return rows
+
+
+def contradictions(runs: list[Run]) -> list[str]:
+    """A line for each figure of one network in one row that another run contradicts, as after
+    training anew: the table shows the last."""
+    seen: dict[tuple[Row, str], str] = {}
+    lines = []
+    for run, label in zip(runs, labels_of(runs)):
+        key, figure = (row_of(run), label), psnr_text(run.mean.psnr["SMNet"])
+        if seen.get(key, figure) != figure:
+            lines.append(
+                f"{run.set}, {row_of(run).noise}, {run.weights}: {seen[key]} dB in one run and "
+                f"{figure} dB in another; give the files of one network"
+            )
+        seen[key] = figure
+    return lines
 
 
 def methods_of(rows: dict) -> list[str]:

@@ -260,6 +260,11 @@ def test_a_page_that_others_displaced_says_so(page):
         page.take_example(SimpleNamespace(index=3), SimpleNamespace(session_hash=f"other {i}"))
     with pytest.raises(gradio.Error, match="forgotten, since 8 other pages have been opened"):
         page.look(50, False, 100, REQUEST)
+    empty = SimpleNamespace(session_hash="empty")
+    assert page.run(PHOTOGRAPH, 100, False, 100, empty)[0] == ""
+    for i in range(sessions.MAX_PAGES):
+        page.session(SimpleNamespace(session_hash=f"newer {i}"))
+    assert page.run(PHOTOGRAPH, 100, False, 100, empty)[0] == ""  # it had no picture
     assert "drop it again" in page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0]
     page.take_example(SimpleNamespace(index=3), REQUEST)
     assert "512x512 gray" in page.run(PHOTOGRAPH, 100, False, 100, REQUEST)[0]

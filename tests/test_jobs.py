@@ -215,7 +215,7 @@ def test_sheets_and_folders_of_an_earlier_run_are_no_pictures_to_denoise(work):
 
 
 def test_results_of_a_folder_further_down_are_left_out_and_counted(work, capsys):
-    for name in ("trips/100/a.png", "trips/b_denoised/c.png"):
+    for name in ("trips/100/a.png", "trips/b_denoised/c.png", "trips/_denoised/d.png"):
         (work / name).parent.mkdir(parents=True)
         (work / name).write_bytes(LOSSLESS["gray.png"])
     assert denoise.main(["trips/100"]) == 0
@@ -224,10 +224,11 @@ def test_results_of_a_folder_further_down_are_left_out_and_counted(work, capsys)
     written = {
         str(path.relative_to("trips_denoised")) for path in Path("trips_denoised").rglob("*.png")
     }
-    assert written == {"100/a.png", "b_denoised/c.png"}  # there is no trips/b
-    assert "denoised 2 pictures, skipped 0, left out 1 result of earlier runs" in (
+    assert written == {"100/a.png", "b_denoised/c.png", "_denoised/d.png"}  # there is no trips/b
+    assert "denoised 3 pictures, skipped 0, left out 1 result of earlier runs" in (
         capsys.readouterr().out
     )
+    assert find_jobs(["trips", "trips/."]).results == 1
 
 
 def test_results_older_than_their_picture_are_not_taken_for_done(work, capsys):
@@ -240,7 +241,10 @@ def test_results_older_than_their_picture_are_not_taken_for_done(work, capsys):
     later = (work / "out" / "a.png").stat().st_mtime + 10
     os.utime("101/a.png", (later, later))
     assert denoise.main(["101", "-o", "out"]) == 1
-    assert "101/a.png: out/a.png already exists; --overwrite" in capsys.readouterr().err
+    assert "101/a.png: out/a.png is older, of what the picture was" in capsys.readouterr().err
+    (work / "101" / "a.png").unlink()
+    (work / "101" / "a.png").symlink_to("nothing")
+    assert find_jobs(["101"], output="out").already == 1
 
 
 def test_a_plan_takes_what_it_needs_and_changes_nothing(work):

@@ -149,6 +149,14 @@ def test_what_cannot_be_denoised_is_refused_with_the_reason(tmp_path, reason):
     assert "\n" not in str(caught.value)
 
 
+def test_jpeg_strips_without_byte_counts_are_read(tmp_path):
+    content = bytearray(tiff(RGB, compression="jpeg"))
+    tag = tifffile.TiffFile(io.BytesIO(content)).pages[0].tags[279]
+    content[tag.offset : tag.offset + 2] = (65000).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    assert read_photo(tmp_path / "a.tif").pixels.shape == RGB.shape
+
+
 @pytest.mark.parametrize("tiled", [False, True])
 def test_missing_strips_and_tiles_are_no_black(tmp_path, tiled):
     content = tiff(

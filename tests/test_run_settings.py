@@ -163,7 +163,9 @@ def settings_with_camera(noise_range: tuple[str, str]) -> dict:
 def test_pairs_in_the_scripts_entry_are_validated_on(pairs_folder, monkeypatch):
     words = ["--train_dir", "data/PolyU", "--pairs", *PAIR_PATTERNS, "--patch_size", "48"]
     dataset_gray.main(words)
+    dataset_gray.main(["--train_dir", "data/PolyU", "--holdout", "1", "--patch_size", "48"])
     args = options.parse_args([], description="", defaults=train_gray_blind.DEFAULTS)
+    assert Path(args.val_h5).is_file()
     real = options.args_for_real_noise(args, val_h5="with_the_pairs.h5", only_pairs=True)
     assert real.val_h5 == "with_the_pairs.h5"  # the entry names a file for synthetic noise
     edited = {**train_gray_blind.DEFAULTS, "val_h5": "val_gray_pairs.h5"}

@@ -102,11 +102,13 @@ class Sessions:
                 self.open[key] = Session(self.folder / secrets.token_hex(16))
                 self.open[key].forgotten = key in self.forgotten
             session = self.open[key] = self.open.pop(key)  # the last one used is the last
-            old_keys = [*self.open][:-MAX_PAGES]
-            self.forgotten.update(old_keys)
-            forgotten = [self.open.pop(old) for old in old_keys]
-        for old in forgotten:
-            self.end(old)
+            displaced = {old: self.open.pop(old) for old in [*self.open][:-MAX_PAGES]}
+            for old, page in displaced.items():
+                if page.source is not None:
+                    page.forgotten = True  # for a network that is at work on it
+                    self.forgotten.add(old)
+        for page in displaced.values():
+            self.end(page)
         return session
 
     def take_upload(self, key: str, path: Path) -> None:

@@ -53,9 +53,12 @@ def read_png(data: bytes) -> Photo:
         image.load()
         photo = new_photo(image, "PNG")
         photo.png_chunks = kept_chunks(data)
-        if others := {name for name, _ in chunks_of(data)} - {*KEPT, *LAID_OUT}:
+        chunks = chunks_of(data)
+        if others := {name for name, _ in chunks if name.isalpha()} - {*KEPT, *LAID_OUT}:
             names = ", ".join(sorted(name.decode("latin-1") for name in others))
             photo.notes.append(f"its {names} data are left out")
+        if behind := len(data) - 8 - sum(len(chunk) for _, chunk in chunks):
+            photo.notes.append(f"{behind} bytes behind it are left out")
         if "exif" not in photo.metadata and (exif := exif_in_text(image.info)):
             photo.metadata["exif"] = exif
         if "exif" in photo.metadata:
@@ -101,6 +104,8 @@ def chunks_of(png: bytes, start: int = 8) -> list[tuple[bytes, bytes]]:
         end = at + 12 + struct.unpack(">I", png[at : at + 4])[0]
         found.append((png[at + 4 : at + 8], png[at:end]))
         at = end
+        if found[-1][0] == b"IEND":
+            break
     return found
 
 

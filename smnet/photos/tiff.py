@@ -140,13 +140,13 @@ def check_segments(page: tifffile.TiffPage, size: int) -> None:
     """Raise SMNetError where strips or tiles are missing, which tifffile takes for black, or so
     large that they can only be damage."""
     offsets = page.tags.valueof(324) or page.tags.valueof(273) or ()
-    counts = page.tags.valueof(325) or page.tags.valueof(279) or (size,) * len(offsets)
+    counts = page.tags.valueof(325) or page.tags.valueof(279)
     expected = math.prod(page.chunked)
     # What is cut off, the other codecs miss: JPEG's makes it up.
-    whole = page.compression == JPEG
+    whole = page.compression == JPEG and counts is not None
     usable = sum(
         0 < start < size and count > 0 and not (whole and start + count > size)
-        for start, count in zip(offsets, counts)
+        for start, count in zip(offsets, counts or (size,) * len(offsets))
     )
     if usable < expected or len(offsets) < expected:
         raise SMNetError("is damaged (some of its samples are missing)")

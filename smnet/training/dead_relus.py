@@ -87,7 +87,8 @@ def revive(model: SMNet, pictures: Iterable[Tensor], *, seed: int) -> tuple[int,
 
     A channel that is dead in all `pictures` gets kernels of zero sum, with the standard deviation
     of its convolution's other kernels, and no bias; the kernels that read it become zero, so that
-    the network gives what it gave before. In training they grow from there.
+    the network gives what it gave before, but for what the channel gave in less than `ALIVE` of
+    the places. In training they grow from there.
 
     Args:
         model: the network.

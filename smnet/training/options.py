@@ -195,8 +195,8 @@ def add_ways_to_start(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--revive", action="store_true",
-        help="with --init: give ReLUs that are zero everywhere new weights, which change nothing "
-        "at first",
+        help="with --init: give ReLUs that are zero almost everywhere new weights, which change "
+        "next to nothing at first",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's files")
 

@@ -65,6 +65,12 @@ class PatchFile:
             raise SMNetError(f"{self.path} was replaced while training started; start it again")
         self.file = file
 
+    def close(self) -> None:
+        """Close the file until it is read again."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
     def read(self, patch: int, top: int, left: int, size: int) -> np.ndarray:
         """A crop of a patch, uint8 (1, C, size, size), or of a pair (2, ...), clean and noisy.
 
@@ -173,6 +179,11 @@ class PatchDataset(Dataset):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
         return self.finish(key, self.crop(key))
+
+    def close(self) -> None:
+        """Close the files until they are read again."""
+        for file in self.files:
+            file.close()
 
     def locate(self, index: int) -> tuple[PatchFile, int]:
         """The file of a sample, and the number of its patch there."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from smnet.cli import say, to_nowhere
+from smnet.cli import say, stop_signals, to_nowhere
 
 HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *filter(None, [HANGUP]))
@@ -29,10 +29,8 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         self.before = {}
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
-            for number in SIGNALS:
-                by_nohup = number == HANGUP and signal.getsignal(number) == signal.SIG_IGN
-                if not by_nohup:
-                    self.before[number] = signal.signal(number, self.receive)
+            for number in stop_signals():
+                self.before[number] = signal.signal(number, self.receive)
         self.terminals = [number for number in (1, 2) if os.isatty(number)]
         return self
 

@@ -49,12 +49,12 @@ def start(files: RunFiles, train_set: PatchDataset) -> None:
     """
     if distributed.rank() == 0:
         files.lock()
-        carry_out(make_plan(files, train_set), files)
+        carry_out(make_plan(files), files, train_set)
     if distributed.LAUNCHED:
         share_state(files.learner)
 
 
-def make_plan(files: RunFiles, train_set: PatchDataset) -> StartPlan:
+def make_plan(files: RunFiles) -> StartPlan:
     """What `--checkpoint`, `--resume` or `--init` asks for, else a start from the beginning.
 
     Raises:
@@ -68,7 +68,7 @@ def make_plan(files: RunFiles, train_set: PatchDataset) -> StartPlan:
         plan = plan_to_continue(files, args.checkpoint)
         at_hand = plan.progress.epoch + (plan.progress.batch > 0)
     else:
-        plan, at_hand = plan_afresh(files, train_set), 0
+        plan, at_hand = plan_afresh(files), 0
     # The epoch at hand may have its weights already: a run ended in it, or between its weights and
     # its state.
     later = [files.file(epoch) for epoch in files.epochs_on_disk() if epoch > at_hand]
@@ -147,7 +147,7 @@ def plan_to_continue(files: RunFiles, epoch: int) -> StartPlan:
     )
 
 
-def plan_afresh(files: RunFiles, train_set: PatchDataset) -> StartPlan:
+def plan_afresh(files: RunFiles) -> StartPlan:
     """From the beginning, with `--init` from given weights; no file of an earlier run may be
     there."""
     plan = StartPlan(removed=files.event_files())
@@ -156,10 +156,6 @@ def plan_afresh(files: RunFiles, train_set: PatchDataset) -> StartPlan:
         plan.model = read_weights(files.learner, path, utils.read_checkpoint(path))
         but = ", without --identity_start" if files.args.identity_start else ""
         plan.say.append(f"starting from the weights in {path}{but}")
-        if files.args.revive:
-            crops = (train_set[0, i][1][None] for i in range(min(REVIVE_CROPS, len(train_set))))
-            dead, channels = revive(plan.model, crops, seed=files.args.seed)
-            plan.say.append(f"revived {dead:,} dead ReLUs of {channels:,} in dense blocks")
     elif files.args.identity_start:
         plan.model = start_as_identity(copy.deepcopy(files.learner.model))
     others = (
@@ -197,12 +193,14 @@ def not_of_this_version(path: Path, error: Exception) -> SMNetError:
     )
 
 
-def carry_out(plan: StartPlan, files: RunFiles) -> None:
+def carry_out(plan: StartPlan, files: RunFiles, train_set: PatchDataset) -> None:
     """Do what the plan says."""
     learner = files.learner
     if plan.state:
         take_state(plan, files)
     elif plan.model:
+        if files.args.revive:
+            plan.say.append(revive_in(plan.model, train_set, seed=files.args.seed))
         for target in (learner.model, learner.validated):
             target.load_state_dict(plan.model.state_dict())
     learner.done = plan.progress
@@ -222,6 +220,16 @@ def carry_out(plan: StartPlan, files: RunFiles) -> None:
     if plan.best:
         with utils.replacing(files.file("best")) as temporary:
             shutil.copyfile(plan.best, temporary)
+
+
+def revive_in(model: SMNet, train_set: PatchDataset, *, seed: int) -> str:
+    """Revive the ReLUs that are dead in crops from all over the training set; what was done, in
+    words."""
+    count = min(REVIVE_CROPS, train_set.stored)
+    crops = (train_set[0, i * train_set.stored // count][1][None] for i in range(count))
+    dead, channels = revive(model, crops, seed=seed)
+    train_set.close()  # before workers are forked
+    return f"revived {dead:,} dead ReLUs of {channels:,} in dense blocks"
 
 
 def take_state(plan: StartPlan, files: RunFiles) -> None:
@@ -253,7 +261,7 @@ def best_until(files: RunFiles, epoch: int) -> tuple[float, Path | None, bool]:
     best_file = files.file("best")
     is_later = best_file.is_file() and utils.read_checkpoint(best_file).get("epoch", 0) > epoch
     candidates = [best_file, files.file(epoch)]
-    if is_later:
+    if is_later or not best_file.is_file():
         candidates = [files.file(each) for each in files.epochs_on_disk() if each <= epoch]
     psnr, best = -math.inf, None
     for file in candidates:
