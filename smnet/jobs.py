@@ -185,13 +185,13 @@ def keep_apart(
         if problem := collision(job, sources, taken):
             problems.append(f"{source}: {problem}")
         elif in_folder and not overwrite and all(map(os.path.isfile, job.results)):
-            if not is_older_than_picture(job):
-                already += 1
-            else:
+            if is_older_than_picture(job):
                 problems.append(
-                    f"{source}: {target} is older, of what the picture was or of another of its "
-                    "name; --overwrite replaces it"
+                    f"{source}: {target} is older, so it was made of another picture of this name, "
+                    "or of this one before it changed; --overwrite replaces it"
                 )
+            else:
+                already += 1
         else:
             try:
                 refuse_results(job, overwrite=overwrite)

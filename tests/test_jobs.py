@@ -241,7 +241,7 @@ def test_results_older_than_their_picture_are_not_taken_for_done(work, capsys):
     later = (work / "out" / "a.png").stat().st_mtime + 10
     os.utime("101/a.png", (later, later))
     assert denoise.main(["101", "-o", "out"]) == 1
-    assert "101/a.png: out/a.png is older, of what the picture was" in capsys.readouterr().err
+    assert "101/a.png: out/a.png is older, so it was made of another" in capsys.readouterr().err
     (work / "101" / "a.png").unlink()
     (work / "101" / "a.png").symlink_to("nothing")
     assert find_jobs(["101"], output="out").already == 1
