@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pack
 import test_gray as gray_script
 import train_gray_blind
 import utils
+from smnet import testing
 from smnet.denoisers import cached_denoisers
 from smnet.tiling import Denoiser
 
@@ -28,6 +30,24 @@ def nothing_pretrained(tmp_path, monkeypatch):
     """The weights that come with the project are out of the way: what a test does not make, it does
     not find."""
     monkeypatch.setattr(utils, "PRETRAINED", tmp_path / "pretrained")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sets_of_any_size():
+    """Set12 and the like count as whole, though they have a picture or two in these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testing, "PAPER_PICTURES", {})
+        yield
+
+
+@pytest.fixture(autouse=True)
+def hangups_are_heard():
+    """Also where the tests run under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    before = hangup and signal.signal(hangup, signal.SIG_DFL)
+    yield
+    if hangup:
+        signal.signal(hangup, before)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from helpers import save_model, write_folder
 import report
 import test_gray as gray_script
 from models import SMNet
-from smnet import testing
 from utils import SMNetError
 
 
@@ -19,7 +18,6 @@ def work(tmp_path, monkeypatch):
     """A folder with results/gray.json of Set12 and a set of one's own at two sigmas, its pictures,
     and a training log."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(testing, "PAPER_PICTURES", {})
     save_model(tmp_path / "weights", "model_gray_B_1", epoch=1)
     write_folder(tmp_path / "data" / "Set12", 3, height=60, width=70)
     write_folder(tmp_path / "mine_&_yours", 1, height=60, width=50)

@@ -19,8 +19,7 @@ from utils import SMNetError
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """A folder with weights for gray sigma 15 and 25, gray blind, RGB blind, and the sets Set12 (2
-    pictures) and CBSD68 (1), which count as whole."""
-    monkeypatch.setattr(testing, "PAPER_PICTURES", {})
+    pictures) and CBSD68 (1)."""
     monkeypatch.chdir(tmp_path)
     for name in ("model_gray_L15_1", "model_gray_L25_2", "model_gray_L25_10", "model_gray_B_3"):
         save_model(tmp_path / "weights", name, epoch=int(name.split("_")[-1]))
