@@ -143,7 +143,7 @@ def write_crops(
     for run in saved:
         for score in spread(run.scores, args.crops):
             name = f"crop_{file_name(folders[run.saved], score.name)}"
-            names = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(2)))
+            names = (f"{name}_{n}" if n > 1 else name for n in itertools.count(1))
             target = next(path for name in names if (path := folder / f"{name}.png") not in written)
             try:
                 figure = draw_crop(run, score, box=args.box, error_gain=args.error_gain)

@@ -15,6 +15,8 @@ import torch
 from smnet.devices import is_out_of_memory, reuse_memory
 from utils import SMNetError, one_line
 
+HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
+
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 0 done, 1 with one line on an `SMNetError`, 2 wrong
@@ -61,9 +63,8 @@ def stop_signals() -> list[int]:
     """Ctrl-C, SIGTERM as preempted machines send it, and SIGHUP of a terminal that is closed, which
     Windows does not have and nohup has ignored."""
     numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        numbers.append(hangup)
+    if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        numbers.append(HANGUP)
     return numbers
 
 

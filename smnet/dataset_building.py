@@ -126,7 +126,7 @@ def choose_pairs(options: Options) -> Chosen:
     pairs, problems = find_pairs(options.train_dir, *options.pairs)
     if options.val_dir:
         val, more = find_pairs([options.val_dir], *options.pairs)
-        if {pair.noisy.resolve() for pair in val} & {pair.noisy.resolve() for pair in pairs}:
+        if {followed(pair.noisy) for pair in val} & {followed(pair.noisy) for pair in pairs}:
             raise SMNetError(f"--val_dir {options.val_dir} has pairs in common with --train_dir")
         note = f"{len(pairs)} pairs to train on, {len(val)} to validate on"
         return Chosen(pairs, val, [note], problems + more)

@@ -153,11 +153,11 @@ def differences(protocol: Protocol, set_name: str, test_set: PictureSet, channel
         words.append("large pictures in tiles")
     if paper_channels(set_name) not in (None, channels):
         words.append("as gray" if channels == 1 else "as RGB")
-    count = len(test_set.pictures)
+    read = len(test_set.pictures)
     if test_set.unread:
-        words.append(f"{count} of {count + test_set.unread} pictures")
-    elif count != PAPER_PICTURES.get(set_name, count):
-        words.append(f"{count} pictures instead of {PAPER_PICTURES[set_name]}")
+        words.append(f"{read} of {read + test_set.unread} pictures")
+    elif read != PAPER_PICTURES.get(set_name, read):
+        words.append(f"{read} pictures instead of {PAPER_PICTURES[set_name]}")
     return ", ".join(filter(None, words))
 
 

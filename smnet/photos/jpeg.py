@@ -12,7 +12,6 @@ from PIL import ImageFile, JpegImagePlugin
 from smnet.photos.metadata import (
     GAIN_MAP,
     without_claims,
-    without_exif_thumbnail,
     without_photoshop_thumbnails,
 )
 from smnet.photos.photo import WORDS, Photo
@@ -48,8 +47,6 @@ def read_jpeg(data: bytes) -> Photo:
     found = [*segments(data)]
     photo.encoding["extra"] = captions(found, data)
     photo.notes += left_out(data, found, previews=previews)
-    if exif := photo.metadata.get("exif"):
-        photo.metadata["exif"] = without_exif_thumbnail(exif)
     if xmp := photo.metadata.pop("xmp", b""):
         if mended := without_claims(xmp):
             photo.metadata["xmp"] = mended

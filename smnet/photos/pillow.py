@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from smnet.photos.metadata import without_exif_thumbnail
 from smnet.photos.photo import FORMATS, MAX_PIXELS, Photo, is_gray, split_alpha
 from utils import SMNetError
 
@@ -52,9 +53,11 @@ def several_pictures(count: int) -> SMNetError:
 
 
 def new_photo(image: Image.Image, file_format: str) -> Photo:
-    """A photo of a loaded image's metadata; its samples are still to come."""
+    """A photo of a loaded image's metadata, without a thumbnail; its samples are still to come."""
     keys = ("exif", "icc_profile", "dpi", "xmp", "comment")
     metadata = {key: image.info[key] for key in keys if image.info.get(key)}
+    if "exif" in metadata:
+        metadata["exif"] = without_exif_thumbnail(metadata["exif"])
     return Photo(np.empty(0), None, file_format, metadata=metadata)
 
 

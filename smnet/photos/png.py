@@ -49,20 +49,18 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 def read_png(data: bytes) -> Photo:
     """A PNG file's picture."""
     with open_image(data) as image:
-        check_samples(data)
+        chunks = chunks_of(data)
+        check_samples(data, chunks)
         image.load()
         photo = new_photo(image, "PNG")
-        photo.png_chunks = kept_chunks(data)
-        chunks = chunks_of(data)
+        photo.png_chunks = kept_chunks(chunks)
         if others := {name for name, _ in chunks if name.isalpha()} - {*KEPT, *LAID_OUT}:
             names = ", ".join(sorted(name.decode("latin-1") for name in others))
             photo.notes.append(f"its {names} data are left out")
         if behind := len(data) - 8 - sum(len(chunk) for _, chunk in chunks):
             photo.notes.append(f"{behind} bytes behind it are left out")
         if "exif" not in photo.metadata and (exif := exif_in_text(image.info)):
-            photo.metadata["exif"] = exif
-        if "exif" in photo.metadata:
-            photo.metadata["exif"] = without_exif_thumbnail(photo.metadata["exif"])
+            photo.metadata["exif"] = without_exif_thumbnail(exif)
         bits = data[24]
         if bits == 16:  # Pillow has no mode for RGB of 16 bits
             photo.pixels, photo.alpha = split_alpha(imagecodecs.png_decode(data))
@@ -76,7 +74,7 @@ def read_png(data: bytes) -> Photo:
     return photo
 
 
-def check_samples(data: bytes) -> None:
+def check_samples(data: bytes, chunks: list[tuple[bytes, bytes]]) -> None:
     """Raise SMNetError where a PNG file holds fewer samples than it says, which Pillow takes for
     black, or others than were written, whose checksum it does not look at."""
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
@@ -86,7 +84,7 @@ def check_samples(data: bytes) -> None:
         rows, columns = len(range(top, height, down)), len(range(left, width, right))
         missing += rows * (1 + (columns * bits + 7) // 8) if columns else 0
     stream = zlib.decompressobj()
-    for name, chunk in chunks_of(data):
+    for name, chunk in chunks:
         if name == b"IDAT" and not has_its_checksum(chunk):
             raise SMNetError("is damaged (a checksum of its samples is wrong)")
         rest = chunk[8:-4] if name == b"IDAT" else b""
@@ -120,10 +118,10 @@ def has_its_checksum(chunk: bytes) -> bool:
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
-def kept_chunks(data: bytes) -> bytes:
+def kept_chunks(chunks: list[tuple[bytes, bytes]]) -> bytes:
     """The undamaged chunks that describe the picture; EXIF without its thumbnail."""
     kept = b""
-    for name, chunk in chunks_of(data):
+    for name, chunk in chunks:
         if name in KEPT and has_its_checksum(chunk):
             exif = name == b"eXIf"
             kept += make_chunk(name, without_exif_thumbnail(chunk[8:-4])) if exif else chunk

@@ -13,7 +13,6 @@ from PIL import UnidentifiedImageError
 
 from smnet.photos.jpeg import read_jpeg
 from smnet.photos.kinds import find_format, unknown
-from smnet.photos.metadata import without_exif_thumbnail
 from smnet.photos.photo import Photo
 from smnet.photos.pillow import new_photo, open_image, take_samples
 from smnet.photos.png import read_png
@@ -74,8 +73,6 @@ def read_webp(data: bytes) -> Photo:
     photo = read_simple(data)
     extended = b"VP8X" in data[:16] and b"VP8 " not in data
     photo.encoding["lossless"] = b"VP8L" in data[:64] or extended
-    if exif := photo.metadata.get("exif"):
-        photo.metadata["exif"] = without_exif_thumbnail(exif)
     return photo
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
+from smnet.cli import stop_signals
 from smnet.training.samples import EpochBatches, Key, PatchDataset
-from smnet.training.signals import SIGNALS
 from utils import SMNetError
 
 SHARED_MEMORY = Path("/dev/shm")  # where the workers' locks are
@@ -216,7 +216,7 @@ def one_opencv_thread() -> Iterator[None]:
 def prepare_worker(worker: int) -> None:
     """Called first in a worker. What stops a run reaches it as well, but the loop is still to get
     its batch: it ends when the loop kills it, or by itself when that is gone."""
-    for number in SIGNALS:
+    for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)
     if multiprocessing.get_start_method() != "fork":
         cv2.setNumThreads(1)

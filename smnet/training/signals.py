@@ -7,10 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from smnet.cli import say, stop_signals, to_nowhere
-
-HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *filter(None, [HANGUP]))
+from smnet.cli import HANGUP, say, stop_signals, to_nowhere
 
 
 class StopRequest:

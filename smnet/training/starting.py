@@ -143,7 +143,7 @@ def plan_to_continue(files: RunFiles, epoch: int) -> StartPlan:
         model=read_weights(files.learner, weights_file, content),
         progress=Progress(epoch=epoch, step=step, seconds=files.seconds_until(epoch), best=psnr),
         replaced=[*in_the_way, *[files.file("best")] * is_later],
-        best=best if is_later or not files.file("best").is_file() else None,
+        best=best,
     )
 
 
@@ -255,13 +255,14 @@ def share_state(learner: Learner) -> None:
 
 
 def best_until(files: RunFiles, epoch: int) -> tuple[float, Path | None, bool]:
-    """(the highest validation PSNR up to an epoch, the weights on disk that had it, whether
-    NAME_best.pth is of a later epoch); weights validated at another sigma or on other pictures do
-    not count."""
+    """(the highest validation PSNR up to an epoch, the weights to make NAME_best.pth of where it is
+    missing or of a later epoch, whether it is of a later one); weights validated at another sigma
+    or on other pictures do not count."""
     best_file = files.file("best")
     is_later = best_file.is_file() and utils.read_checkpoint(best_file).get("epoch", 0) > epoch
+    stays = best_file.is_file() and not is_later
     candidates = [best_file, files.file(epoch)]
-    if is_later or not best_file.is_file():
+    if not stays:
         candidates = [files.file(each) for each in files.epochs_on_disk() if each <= epoch]
     psnr, best = -math.inf, None
     for file in candidates:
@@ -275,7 +276,7 @@ def best_until(files: RunFiles, epoch: int) -> tuple[float, Path | None, bool]:
             known = content.get("epoch", math.inf) <= epoch and comparable
             if known and content["val_psnr"] > psnr:
                 psnr, best = content["val_psnr"], file
-    return psnr, best, is_later
+    return psnr, None if stays else best, is_later
 
 
 def read_weights(learner: Learner, path: Path, content: dict) -> SMNet:
