@@ -140,9 +140,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "quality of JPEG and lossy WebP files, 1-100 (default: %(default)s)"
     option("--quality", type=number(int, 1, 100), metavar="N", help=text)
     option("--overwrite", action="store_true", help="replace results that already exist")
-    text = "write NAME_compare.png beside each: before, after, what was removed"
+    text = "write RESULT_compare.png beside each: before, after, what was removed"
     option("--compare", action="store_true", help=text)
-    text = "write NAME_stages.png beside each: noise mask, residual, output and attention"
+    text = "write RESULT_stages.png beside each: noise mask, residual, output and attention"
     option("--save_stages", action="store_true", help=text)
     text = "pixel of the upright picture whose attention --save_stages shows (default: the middle)"
     option("--point", nargs=2, type=number(int, 0), metavar=("ROW", "COLUMN"), help=text)

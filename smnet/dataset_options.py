@@ -34,10 +34,11 @@ def parse_options(argv: list[str] | None, *, description: str, defaults: dict) -
     option("--train_dir", nargs="+", metavar="DIR", help=text)
     text = f"folder of validation pictures (default: {defaults['val_dir']})"
     option("--val_dir", metavar="DIR", help=text)
-    end = "; with --pairs: the same with pairs for data)"
-    text = f"file to write, training patches (default: {defaults['train_h5']}{end}"
+    text = f"file to write, training patches (default: {defaults['train_h5']}; with --pairs: "
+    text += f"{defaults['train_h5'].replace('data', 'pairs')})"
     option("--train_h5", metavar="FILE", help=text)
-    text = f"file to write, validation pictures (default: {defaults['val_h5']}{end}"
+    text = f"file to write, validation pictures (default: {defaults['val_h5']}; with --pairs: "
+    text += f"{defaults['val_h5'].replace('data', 'pairs')})"
     option("--val_h5", metavar="FILE", help=text)
     text = f"side of a stored patch, pixels {shown}"
     option("--patch_size", type=number(int, 8), metavar="N", help=text)

@@ -89,7 +89,8 @@ class Protocol:
         return psnr(clean, restored), ssim(clean, restored)
 
     def __str__(self) -> str:
-        words = {"repeats": f"{self.repeats} draws", "tile": f"tiles of {self.tile}"}
+        draws = "1 draw" if self.repeats == 1 else f"{self.repeats} draws"
+        words = {"repeats": draws, "tile": f"tiles of {self.tile}"}
         return ", ".join(
             words.get(field.name, field.name.replace("_", " "))
             for field in dataclasses.fields(self)

@@ -49,7 +49,7 @@ def options(defaults: dict) -> Iterator[tuple[list[str], str, dict]]:
     sigma, flag = number(float, 0, 255), {"action": "store_true"}
     text = (
         f"test sets: {words('all_data')} in --data_dir, sample, any folder of pictures, an .h5 "
-        "file of validation pictures, or all: those of the first that exist (default: "
+        "file of validation pictures, or all: those of the named sets that are there (default: "
         f"{words('test_data')}; mode R: {words('real_data')})"
     )
     yield option("--test_data", text, nargs="+", metavar="NAME|DIR")
@@ -84,7 +84,7 @@ def options(defaults: dict) -> Iterator[tuple[list[str], str, dict]]:
     yield option("--repeats", text, type=number(int, 0), default=0, metavar="N")
     yield option("--clip", "clip the noisy pictures to [0, 1]", **flag)
     yield option("--quantize", "round results to 8 bits before they are measured", **flag)
-    text = "compute in bf16 or fp16: faster on devices that have it, about 0.01 dB apart"
+    text = "compute in bf16 or fp16: faster where the device has it, PSNR less than 0.01 dB apart"
     yield option("--amp", text, **flag)
     text = "average over the eight orientations of a picture: better, 8 times as long"
     yield option("--self_ensemble", text, **flag)

@@ -132,6 +132,11 @@ def test_the_rest_is_done_and_what_is_missing_said(work, capsys):
     assert "model_gray_L50_N.pth" in errors[2] and "python train_gray.py --noiseL 50" in errors[2]
 
 
+def test_the_sample_has_no_pairs(work, capsys):
+    assert gray_script.main("--mode R --test_data sample".split()) == 1
+    assert "sample has no pairs of real noise; test it with --mode S" in capsys.readouterr().err
+
+
 def test_foreign_and_damaged_weights_are_one_line(work, capsys):
     whole = (work / "weights" / "model_gray_B_3.pth").read_bytes()
     (work / "cut.pth").write_bytes(whole[: len(whole) // 2])

@@ -6,6 +6,8 @@
     python ../../dataset.py --train_dir pairs --val_dir val_pairs --pairs "*_real*" "*_mean*"
     python ../../dataset.py --train_dir photos --val_dir val_photos --train_h5 photos.h5
 
+docs/training.md has the commands for the other files.
+
 Writes six folders. No scene of val_pairs or val_frames is in pairs or photos, in crops or in full
 frames:
 

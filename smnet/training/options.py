@@ -190,8 +190,8 @@ def add_ways_to_start(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init", metavar="FILE",
-        help="start from these weights, of the same width (a .pth file); not read again by "
-        "--resume",
+        help="start from these weights, of the same --width and --shuffle (a .pth file); not read "
+        "again by --resume",
     )  # fmt: skip
     parser.add_argument(
         "--revive", action="store_true",
