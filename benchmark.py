@@ -34,7 +34,7 @@ from smnet.devices import pick_device
 from smnet.peers import MULTIPLE, PEERS, forward_of_peer
 from smnet.results import network_name
 from smnet.sweep import sweep_steps, sweep_workers
-from smnet.timing import TASKS, Setup, conv_task, medians, peak
+from smnet.timing import TASKS, Setup, conv_task, medians, nan_last, peak
 
 # --------------------------------------------------------------------------------------------------
 # Hyperparameters: edit here, or give the option of the same name.
@@ -167,7 +167,8 @@ def measure(what: str, work: int, setup: Setup, device: torch.device, *, repeats
         makers[name] = partial(conv_task, memory_format, setup, device)
     seconds = medians(makers, repeats=repeats, device=device)
     conv_flops = 2 * 9 * 256 * 64 * setup.size[0] * setup.size[1] * setup.batchsize
-    best_rate = conv_flops / min(seconds["conv2d NCHW"], seconds["conv2d channels_last"])
+    layouts = seconds["conv2d NCHW"], seconds["conv2d channels_last"]
+    best_rate = conv_flops / min(layouts, key=nan_last)
     flops = 2 * work * setup.batchsize * (3 if what == "train" else 1)
     figures: dict = {"conv2d_gflops": best_rate / 1e9}
     for name in setups:
@@ -220,7 +221,8 @@ def compare_with_peers(setup: Setup, device: torch.device, *, repeats: int) -> d
     seconds = medians(makers, repeats=repeats, device=device)
     rows = []
     for name in (ours, *PEERS):
-        key = min((key for key in tasks if key[0] == name), key=seconds.__getitem__)
+        ways = [key for key in tasks if key[0] == name]
+        key = min(ways, key=lambda way: nan_last(seconds[way]))
         rows.append(
             {"network": name, "seconds": seconds[key], "peak_gb": peak(tasks[key], key[1], device)}
         )

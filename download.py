@@ -22,6 +22,7 @@ from pathlib import Path
 
 import requests
 from tqdm import tqdm
+from urllib3.exceptions import LocationParseError
 
 from smnet.cli import make_parser, number, report_problems, run_script
 from smnet.datasets import SETS, File, files_of, read_catalogue
@@ -190,7 +191,7 @@ def fetch(file: File, session: requests.Session, *, mirror: str, stopped: thread
             break
         except TryAgainError as error:
             problem = f"{host} {error}"
-        except requests.RequestException as error:
+        except (requests.RequestException, LocationParseError) as error:
             stalled = isinstance(error, requests.Timeout) or "timed out" in str(error).lower()
             problem = f"{host} stalled" if stalled else f"no connection to {host}, or it broke off"
     else:

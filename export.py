@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     target = Path(args.output) if args.output else Path(args.weights).with_suffix(".onnx")
     if target.exists() and target.samefile(args.weights):
         raise SMNetError(f"{target} holds the weights; give another -o")
+    utils.check_target(target)
     refuse_overwrite(target, overwrite=args.overwrite)
     with utils.replacing(target) as temporary:
         write_onnx(model, temporary)
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{target}: ONNX Runtime differs from PyTorch by {worst:.1e}, more than "
                 f"{TOLERANCE:.0e}; not written"
             )
-    sizes = ", ".join(f"{h}x{w}" for h, w in CHECKED)
+    sizes = ", ".join(f"{h * model.shuffle}x{w * model.shuffle}" for h, w in CHECKED)
     print(
         f"{target}: {target.stat().st_size / 1e6:.1f} MB; differs from PyTorch by at most "
         f"{worst:.1e} (tried: {sizes})"

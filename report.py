@@ -127,10 +127,11 @@ def write_psnr_plots(runs: list[Run], folder: Path) -> list[Path]:
     """Draw PSNR against sigma for every set and protocol of synthetic noise."""
     rows = table_rows(runs)
     plots = dict.fromkeys((row.set, row.protocol) for row in rows if row.sigma is not None)
-    return [
-        save(draw_psnr(name, protocol, rows), folder / f"psnr_{file_name(name, protocol)}.png")
-        for name, protocol in plots
-    ]
+    written: list[Path] = []
+    for name, protocol in plots:
+        target = free_path(folder, f"psnr_{file_name(name, protocol)}", written)
+        written.append(save(draw_psnr(name, protocol, rows), target))
+    return written
 
 
 def write_crops(
@@ -143,8 +144,7 @@ def write_crops(
     for run in saved:
         for score in spread(run.scores, args.crops):
             name = f"crop_{file_name(folders[run.saved], score.name)}"
-            names = (f"{name}_{n}" if n > 1 else name for n in itertools.count(1))
-            target = next(path for name in names if (path := folder / f"{name}.png") not in written)
+            target = free_path(folder, name, written)
             try:
                 figure = draw_crop(run, score, box=args.box, error_gain=args.error_gain)
                 written.append(save(figure, target))
@@ -157,6 +157,12 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     """`count` items at even distances, or all."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
+
+
+def free_path(folder: Path, name: str, written: Sequence[Path]) -> Path:
+    """Where to write NAME.png: NAME_2.png where that was just written for another, and so on."""
+    names = (f"{name}_{n}" if n > 1 else name for n in itertools.count(1))
+    return next(path for name in names if (path := folder / f"{name}.png") not in written)
 
 
 def file_name(*words: str) -> str:

@@ -9,8 +9,10 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,8 +158,8 @@ def save_checkpoint(path: str | Path, content: dict, *, keep: Path | None = None
 
 
 UNREADABLE = (  # what torch.load raises on damaged files, besides pickle's own error
-    AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
-    zipfile.BadZipFile,
+    AssertionError, AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError,
+    TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

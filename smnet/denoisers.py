@@ -147,7 +147,7 @@ def denoise(
     dtype = picture.dtype
     if planes.ndim != 3 or planes.shape[2] not in (1, 3) or 0 in planes.shape:
         raise SMNetError(f"an array (H, W), (H, W, 1) or (H, W, 3) is needed, not {picture.shape}")
-    if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+    if not (dtype.kind == "f" or dtype.kind == "u" and dtype.itemsize <= 2):
         raise SMNetError(f"an array of uint8, uint16 or float is needed, not {dtype}")
     white = np.iinfo(dtype).max if dtype.kind == "u" else 1
     noisy = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1), np.float32)) / white

@@ -38,6 +38,12 @@ def reuse_memory() -> None:
         mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # for older versions
 
 
+def trim_memory() -> None:
+    """Give freed memory back to the system (glibc's malloc; elsewhere nothing is done)."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def pick_device(name: str) -> torch.device:
     """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps` -> the device.
 
@@ -84,22 +90,41 @@ def cuda_kernels(*, tf32: bool, benchmark: bool) -> Iterator[None]:
     kernels for every new shape (`benchmark`)."""
     cudnn: Any = torch.backends.cudnn
     matmul = torch.backends.cuda.matmul
-    flags: dict[tuple[Any, str], object]
-    flags = {(cudnn, "allow_tf32"): tf32, (matmul, "allow_tf32"): tf32}
+    with keeping_precisions():
+        try:
+            _ = cudnn.allow_tf32, matmul.allow_tf32  # which torch.compile reads, too
+        except RuntimeError:  # the caller's program uses the newer flags
+            cudnn.conv.fp32_precision = matmul.fp32_precision = "tf32" if tf32 else "ieee"
+        else:
+            cudnn.allow_tf32 = matmul.allow_tf32 = tf32
+        benchmark_before, cudnn.benchmark = cudnn.benchmark, benchmark
+        try:
+            yield
+        finally:
+            cudnn.benchmark = benchmark_before
+
+
+@contextlib.contextmanager
+def keeping_precisions() -> Iterator[None]:
+    """Afterwards PyTorch's flags for float32 products are what they were, the older and the newer
+    ones (PyTorch 2.9), which depend on each other and cannot all be read in every state."""
+    backends: Any = torch.backends
+    cudnn, matmul = backends.cudnn, backends.cuda.matmul
+    places = [matmul]
+    places += [getattr(cudnn, name, None) for name in ("conv", "rnn")]
+    places += [getattr(backends.mkldnn, "matmul", None)]
+    newer = [(place, place.fp32_precision) for place in places if hasattr(place, "fp32_precision")]
+    older = None
+    with contextlib.suppress(RuntimeError):  # the caller's program uses the newer flags
+        older = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     try:
-        before = {flag: getattr(*flag) for flag in flags}
-    except RuntimeError:  # the caller's program uses the newer flags; torch.compile reads the older
-        precision = "tf32" if tf32 else "ieee"
-        flags = {(place, "fp32_precision"): precision for place in (cudnn.conv, matmul)}
-        before = {flag: getattr(*flag) for flag in flags}
-    flags[cudnn, "benchmark"], before[cudnn, "benchmark"] = benchmark, cudnn.benchmark
-    try:
-        for flag, value in flags.items():
-            setattr(*flag, value)
         yield
     finally:
-        for flag, value in before.items():
-            setattr(*flag, value)
+        if older:
+            torch.set_float32_matmul_precision(older[0])
+            cudnn.allow_tf32 = older[1]
+        for place, precision in newer:
+            place.fp32_precision = precision
 
 
 def peak_memory(device: torch.device, *, reset: bool = True) -> float:

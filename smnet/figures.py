@@ -107,7 +107,7 @@ def draw_crop(run: Run, score: Score, *, box: list[int] | None, error_gain: floa
         "clean": clean,
         f"error x {error_gain:g}": error.clip(0, 255).astype(np.uint8),
     }
-    aspect = clean.shape[0] / clean.shape[1]
+    aspect = min(clean.shape[0] / clean.shape[1], 4)  # very high pictures are drawn smaller
     figure, grid = plt.subplots(
         2, 4, figsize=(14, 3.5 + 3.5 * aspect), layout="constrained", height_ratios=[aspect, 1]
     )
@@ -148,7 +148,7 @@ def busiest_box(clean: np.ndarray) -> tuple[int, int, int]:
     """(row, column, side) of the square with most detail in (H, W, 3), a fifth of the shorter
     side."""
     height, width = clean.shape[:2]
-    side = max(2, min(height, width) // 5)
+    side = min(max(2, min(height, width) // 5), height, width)
     gray = cv2.cvtColor(clean, cv2.COLOR_RGB2GRAY).astype(np.float32)
     detail = np.abs(cv2.Laplacian(gray, cv2.CV_32F))
     sums = cv2.integral(detail)

@@ -24,6 +24,7 @@ from smnet.devices import (
     peak_memory,
     reuse_memory,
     synchronize,
+    trim_memory,
 )
 from smnet.fast import for_inference
 from smnet.training.optimizers import make_optimizers
@@ -208,7 +209,15 @@ def medians(
                     raise
                 seconds[name].append(math.nan)
             free_cache(device)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        name: math.nan if any(map(math.isnan, values)) else statistics.median(values)
+        for name, values in seconds.items()
+    }
+
+
+def nan_last(seconds: float) -> float:
+    """To compare by: what ran out of memory is never the fastest."""
+    return math.inf if math.isnan(seconds) else seconds
 
 
 # ---------------------------------------------------------------------------------- their memory
@@ -241,6 +250,8 @@ def measure_peak(
     reuse_memory()  # as the scripts do
     small = dataclasses.replace(setup, size=(32, 32), batchsize=1, compile=False)
     make(small, device)()  # loads the libraries
+    free_cache(device)
+    trim_memory()  # else the task would take what this has left
     before = peak_memory(device)
     task = make(setup, device)
     for _ in range(2):

@@ -14,7 +14,8 @@ from models import SMNet
 from smnet import sweep
 from smnet.peers import PEERS
 from smnet.sweep import ways, why_skipped
-from smnet.timing import TASKS, Setup, medians, plain_reference, seconds_in_a_loop
+from smnet.timing import TASKS, Setup, medians, nan_last, plain_reference, seconds_in_a_loop
+from smnet.training.samples import PatchDataset
 
 CPU = torch.device("cpu")
 TINY = "--width 4 --size 32 40 --batchsize 2 --repeats 1 --device cpu"
@@ -116,6 +117,9 @@ def test_what_runs_out_of_memory_is_null():
 
     seconds = medians({"fits": lambda: lambda: None, "fails": lambda: fail}, repeats=2, device=CPU)
     assert seconds["fits"] >= 0 and math.isnan(seconds["fails"])
+    tasks = iter([fail, lambda: None, lambda: None])
+    once = medians({"once": lambda: next(tasks)}, repeats=3, device=CPU)
+    assert math.isnan(once["once"]) and min([math.nan, 5, 3], key=nan_last) == 3
     assert json.loads(benchmark.as_json({"a": math.nan, "b": 1})) == {"a": None, "b": 1}
 
 
@@ -147,6 +151,11 @@ def test_a_sweep_times_steps_and_reading(monkeypatch):
         "skipped: needs CUDA": 32,
         "skipped: muon needs channels_last": 4,
     }
+
+
+def test_reading_ends_with_the_data(gray_h5):
+    settings = dict(channels=1, patch_size=32, noise_range=(0, 55), draws=1, seed=0)
+    assert sweep.pictures_a_second(PatchDataset(gray_h5[0], **settings), 0, 4) > 0  # three batches
 
 
 def test_a_sweep_says_what_it_leaves_out(capsys):

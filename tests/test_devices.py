@@ -25,6 +25,22 @@ def test_torchrun_chooses_the_gpus(monkeypatch):
     assert distributed.pick_device("cpu").type == "cpu"
 
 
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_the_callers_precision_comes_back(precision):
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    usual = torch.get_float32_matmul_precision()
+    try:
+        with devices.keeping_precisions():
+            torch.set_float32_matmul_precision(precision)
+            before = matmul.fp32_precision, conv.fp32_precision
+            with devices.cuda_kernels(tf32=precision == "highest", benchmark=True):
+                assert matmul.allow_tf32 == (precision == "highest")
+            assert torch.get_float32_matmul_precision() == precision
+            assert (matmul.fp32_precision, conv.fp32_precision) == before
+    finally:
+        assert torch.get_float32_matmul_precision() == usual
+
+
 def test_out_of_memory_is_known_by_all_its_words():
     for words in (
         "CUDA out of memory",

@@ -105,6 +105,11 @@ def test_only_what_is_missing_or_wrong_is_fetched_again(server, tmp_path):
     assert [server.asked[name] for name in sorted(CONTENT)] == [2, 2, 2, 1, 1, 1]
 
 
+def test_a_mistyped_host_is_one_line(server, capsys):
+    assert download.main("Set12 --mirror http://a..b".split()) == 1
+    assert "no connection to a..b" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("trick", ["503", "429", "cut", "wrong", "long", "stall"])
 def test_trouble_that_passes_is_overcome(server, tmp_path, trick):
     server.tricks = {"03.png": [trick, trick, "fine"]}

@@ -34,6 +34,8 @@ def test_the_onnx_file_gives_the_same_numbers(tmp_path, capsys):
         np.testing.assert_allclose(output, model(x).numpy(), atol=1e-5)
     with pytest.raises(SMNetError, match="--overwrite"):
         export.main([str(tmp_path / "net.pth")])
+    with pytest.raises(SMNetError, match="is a folder; give the name of a file"):
+        export.main([str(tmp_path / "net.pth"), "-o", str(tmp_path)])
 
 
 def test_what_export_needs_is_said_in_a_line(tmp_path, monkeypatch):

@@ -115,6 +115,19 @@ def test_saved_pictures_of_hardly_any_error_are_of_their_run(tmp_path, monkeypat
     assert crops == [f"{stem}.png", f"{stem}_2.png"]
 
 
+def test_sets_of_one_name_have_a_plot_each(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    save_model(tmp_path / "work" / "weights", "model_gray_B_1")
+    for folder in (tmp_path / "work" / "set", tmp_path / "set"):
+        write_folder(folder, 1, height=1, width=40)
+    words = "--mode B --test_data set ../set --save_dir saved --json results/x.json"
+    assert gray_script.main(words.split()) == 0
+    assert report.main([]) == 0
+    made = {path.name for path in (tmp_path / "work" / "results").glob("*.png")}
+    assert {"psnr_set.png", "psnr_set_2.png"} < made and len(made) == 4
+
+
 def test_nothing_to_draw_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SMNetError, match="no results to draw: no .json in results"):

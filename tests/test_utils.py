@@ -1,6 +1,7 @@
 """Checkpoints that are damaged, foreign or hostile; files that are never half-written; names with
 odd letters."""
 
+import io
 import os
 from pathlib import Path
 
@@ -71,11 +72,13 @@ def test_damaged_and_foreign_checkpoints_are_one_line(checkpoint, tmp_path):
     whole = checkpoint.read_bytes()
     weights = SMNet(1, 4).state_dict()
     first = next(iter(weights))
+    torch.save(weights, legacy := io.BytesIO(), _use_new_zipfile_serialization=False)
     for name, content, said in (
         ("empty", b"", "damaged"),
         ("text", b"hello there", "damaged"),
         ("half", whole[: len(whole) // 2], "damaged"),
         ("short", whole[:-30], "damaged"),
+        ("legacy", legacy.getvalue()[:581], "damaged"),
         ("list", [1, 2], "holds a list"),
         ("other", {"conv.weight": torch.zeros(2, 2)}, "no SMNet weights"),
         (
