@@ -39,7 +39,6 @@ def main(argv: list[str] | None = None) -> int:
     target = Path(args.output) if args.output else Path(args.weights).with_suffix(".onnx")
     if target.exists() and target.samefile(args.weights):
         raise SMNetError(f"{target} holds the weights; give another -o")
-    utils.check_target(target)
     refuse_overwrite(target, overwrite=args.overwrite)
     with utils.replacing(target) as temporary:
         write_onnx(model, temporary)

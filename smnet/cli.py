@@ -126,7 +126,9 @@ def refuse_overwrite(path: str | Path, *, overwrite: bool, advice: str = "") -> 
     """Raise if `path` exists, unless `overwrite`; `advice` is what else to type.
 
     Raises:
-        SMNetError: the file exists.
+        SMNetError: the file exists, or a folder of its name, which nothing replaces.
     """
+    if os.path.isdir(path):
+        raise SMNetError(f"{path} is a folder; give the name of a file to write")
     if os.path.lexists(path) and not overwrite:
         raise SMNetError(f"{path} already exists; --overwrite replaces it{advice}")

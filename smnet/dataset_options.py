@@ -35,10 +35,10 @@ def parse_options(argv: list[str] | None, *, description: str, defaults: dict) -
     text = f"folder of validation pictures (default: {defaults['val_dir']})"
     option("--val_dir", metavar="DIR", help=text)
     text = f"file to write, training patches (default: {defaults['train_h5']}; with --pairs: "
-    text += f"{defaults['train_h5'].replace('data', 'pairs')})"
+    text += f"{name_of_pairs(defaults['train_h5'])})"
     option("--train_h5", metavar="FILE", help=text)
     text = f"file to write, validation pictures (default: {defaults['val_h5']}; with --pairs: "
-    text += f"{defaults['val_h5'].replace('data', 'pairs')})"
+    text += f"{name_of_pairs(defaults['val_h5'])})"
     option("--val_h5", metavar="FILE", help=text)
     text = f"side of a stored patch, pixels {shown}"
     option("--patch_size", type=number(int, 8), metavar="N", help=text)
@@ -73,12 +73,16 @@ def parse_options(argv: list[str] | None, *, description: str, defaults: dict) -
     return options
 
 
+def name_of_pairs(h5: str) -> str:
+    """The h5 file for pairs: they get files of their own and replace no other data set."""
+    return str(Path(h5).with_stem(Path(h5).stem.replace("data", "pairs")))
+
+
 def with_defaults(options: Options, defaults: dict) -> Options:
     """The options with what was not given filled in: h5 files, stride, and for pairs the folder."""
 
     def h5(name: str) -> str:
-        file = Path(defaults[name])  # pairs get files of their own and replace no other data set
-        return str(file.with_stem(file.stem.replace("data", "pairs")) if options.pairs else file)
+        return name_of_pairs(defaults[name]) if options.pairs else defaults[name]
 
     two_folders = options.pairs and not any("*" in word for word in options.pairs)
     return dataclasses.replace(

@@ -114,7 +114,7 @@ def find_folder(wanted: str, data_dir: str, *, pairs: bool) -> Path:
     for path in (Path(data_dir) / wanted, Path(wanted)):
         if path.is_dir():
             return path
-    if wanted == "sample":  # load_set comes here for pairs alone
+    if wanted == "sample" and pairs:
         raise SMNetError("sample has no pairs of real noise; test it with --mode S or --mode B")
     ways = [download_advice(wanted).removeprefix("; "), "put its pictures there"]
     if not pairs:
