@@ -124,8 +124,12 @@ def test_the_right_network_is_found(work, capsys):
     np.testing.assert_allclose(read_photo("x_denoised.png").pixels[:, :, 0], expected, atol=1)
 
 
+def no_memory(*args):
+    raise MemoryError
+
+
 @pytest.mark.slow
-def test_sheets(work, capsys):
+def test_sheets(work, capsys, monkeypatch):
     (work / "x.png").write_bytes(LOSSLESS["rgb.png"])
     assert denoise.main(["x.png", "--compare", "--save_stages", "--point", "5", "900"]) == 0
     assert read_photo("x_denoised_compare.png").pixels.shape == (
@@ -143,7 +147,15 @@ def test_sheets(work, capsys):
     (work / "x_denoised_compare.png").mkdir()
     assert denoise.main(["x.png", "--compare", "--overwrite"]) == 1
     assert (
-        "x_denoised.png is written, but not its sheets: " in capsys.readouterr().err
+        "x_denoised_compare.png is a folder" in capsys.readouterr().err
+        and not (work / "x_denoised.png").exists()
+    )
+    (work / "x_denoised_compare.png").rmdir()
+    monkeypatch.setattr(denoise.sheets, "comparison", no_memory)
+    assert denoise.main(["x.png", "--compare"]) == 1
+    assert (
+        "x_denoised.png is written, but not its sheets: not enough memory"
+        in capsys.readouterr().err
         and (work / "x_denoised.png").exists()
     )
     assert read_photo("x_denoised_stages.png").pixels.shape == (57, 1016, 3)  # five
