@@ -29,7 +29,7 @@ import utils
 from smnet import devices, sheets
 from smnet.cli import make_parser, number, report_problems, run_script
 from smnet.denoisers import DenoiserCache, denoise, remove_noise  # noqa: F401  # denoise: arrays
-from smnet.jobs import Job, Plan, expand_patterns, find_jobs
+from smnet.jobs import Job, Plan, expand_patterns, find_jobs, refuse_results
 from smnet.photos.photo import FORMATS, OTHERS, Photo, as_shown, to_samples, to_tensor
 from smnet.photos.reading import read_photo
 from smnet.photos.writing import check_format, write_photo
@@ -216,6 +216,7 @@ def denoise_file(
         with tqdm(total=tiles, desc=label, unit="tile", leave=False, disable=None) as bar:
             denoised = remove_noise(noisy, denoiser, weights, on_tile=bar.update)
         output = take_out(noisy, denoised, strength=args.strength, chroma=args.chroma)
+        refuse_results(job, overwrite=args.overwrite)  # one may have come to be in the meantime
         # The sheets come first, so that a picture whose result is there is wholly done.
         failure = write_sheets(job, photo, noisy, output, denoiser, args.point)
         notes += write_photo(target, photo, to_samples(output, photo), quality=args.quality)

@@ -32,6 +32,9 @@ def run_script(main: Callable[[], int | None]) -> None:
         # A data worker's error comes with its traceback before it.
         sys.exit(f"error: {str(error).rsplit('SMNetError: ', 1)[-1].strip()}")
     except (MemoryError, RuntimeError) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).strip().splitlines()[0]
+            sys.exit(f"error: torch.compile failed ({reason}); leave out --compile")
         if not is_out_of_memory(error):
             raise
         sys.exit(

@@ -1,6 +1,7 @@
 """The networks that denoise users' pictures: which one, read when it is first needed, and used."""
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -61,8 +62,11 @@ class DenoiserCache:
             SMNetError: no such weights; the second time in fewer words.
         """
         if channels not in self.found:
-            self.found[channels] = "no weights for such pictures, as said before"
-            self.found[channels] = self.read(channels)
+            try:
+                self.found[channels] = self.read(channels)
+            except SMNetError:
+                self.found[channels] = "no weights for such pictures, as said before"
+                raise
         found = self.found[channels]
         if isinstance(found, str):
             raise SMNetError(found)
@@ -113,6 +117,11 @@ def remove_noise(
     return keep_brightness(noisy, denoised)
 
 
+# Threads wait for each other in `denoise`: they would read the same weights twice, change PyTorch's
+# global flags under each other, and each forward takes the whole device anyway.
+ONE_AT_A_TIME = threading.Lock()
+
+
 def denoise(
     picture: np.ndarray,
     *,
@@ -138,7 +147,8 @@ def denoise(
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Returns:
-        An array of the same shape and type, computed in float32; floats are not clamped.
+        An array of the same shape and type, computed in float32; floats are not clamped. Threads
+        may call this at the same time, and wait for each other.
 
     Raises:
         SMNetError: another shape, type or mode, values that are not finite, or no such weights.
@@ -153,13 +163,14 @@ def denoise(
     noisy = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1), np.float32)) / white
     if not noisy.isfinite().all():
         raise SMNetError("the array has values that are not finite")
-    try:
-        denoisers = cached_denoisers(mode, noiseL, weights, self_ensemble, device)
-        denoiser, name = denoisers.get(len(noisy))
-    except SMNetError:
-        cached_denoisers.cache_clear()  # the weights may be there next time
-        raise
-    denoised = remove_noise(noisy, denoiser, name)
+    with ONE_AT_A_TIME:
+        try:
+            denoisers = cached_denoisers(mode, noiseL, weights, self_ensemble, device)
+            denoiser, name = denoisers.get(len(noisy))
+        except SMNetError:
+            cached_denoisers.cache_clear()  # the weights may be there next time
+            raise
+        denoised = remove_noise(noisy, denoiser, name)
     output = take_out(noisy, denoised, strength=strength, chroma=chroma)
     samples = output.permute(1, 2, 0).numpy().reshape(picture.shape)
     if dtype.kind == "f":

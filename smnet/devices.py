@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from utils import SMNetError
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that this process or its GPU has no memory left."""
-    # CUDA, MPS; Windows; Linux; cuBLAS; cuDNN
+    # CUDA, MPS; Windows; Linux; cuBLAS; cuDNN; MPS, one tensor too large; C++; oneDNN
     words = "out of memory|not enough memory|can't allocate memory|ALLOC_FAILED"
-    words += "|unable to find an engine"
+    words += "|unable to find an engine|Invalid buffer size|bad_alloc"
+    words += "|could not create a (primitive|memory object)$"
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or re.search(words, str(error)) is not None
@@ -48,24 +50,53 @@ def pick_device(name: str) -> torch.device:
     """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps` -> the device.
 
     Raises:
-        SMNetError: there is no such device on this machine.
+        SMNetError: there is no such device on this machine, or this PyTorch cannot use it.
     """
-    if name == "auto":
-        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        name = next((backend for backend, there in available.items() if there), "cpu")
+    if name != "auto":
+        return usable_device(name)
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for name in (backend for backend, there in available.items() if there):
+        try:
+            return usable_device(name)
+        except UnusableDevice as error:
+            print(f"{error}: the CPU is used", file=sys.stderr)
+    return torch.device("cpu")
+
+
+class UnusableDevice(SMNetError):
+    """A device that is there, but not for this PyTorch."""
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of this name, on which a sum has been computed.
+
+    Raises:
+        UnusableDevice: this PyTorch has no code for it, or wrong code.
+        SMNetError: there is no such device, or no memory left on it.
+    """
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
             raise NotImplementedError
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).add_(1).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         if is_out_of_memory(error):
             raise SMNetError(
                 f"device {name!r} has no memory left: others use it; wait, or use --device cpu"
             ) from None
+        if "no kernel image" in str(error):  # wheels leave out old and brand-new GPUs
+            raise UnusableDevice(
+                f"this PyTorch ({torch.__version__}) was not built for the GPU {name!r}; install "
+                "one that was (pytorch.org), or use --device cpu"
+            ) from None
         raise SMNetError(
             f"device {name!r} is not available on this machine; use --device auto or cpu"
         ) from None
+    if device.type == "mps" and torch.__version__ < (2, 14):
+        raise UnusableDevice(  # pytorch/pytorch issue 192212
+            f"PyTorch {torch.__version__} computes wrong convolutions on MPS; install 2.14 or "
+            "later, or use --device cpu"
+        )
     return device
 
 

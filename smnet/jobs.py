@@ -1,8 +1,9 @@
 """What denoise.py is to do: a job for every picture, and where its results go."""
 
+import contextlib
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -177,7 +178,7 @@ def keep_apart(
     """(jobs that replace no picture and no result of another, a line for each that would, the
     number of those in folders whose results already exist)."""
     found = [*found]
-    sources = {os.path.realpath(each.source) for each in found}
+    sources = set().union(*(names_of_file(each.source) for each in found))
     taken: set[str] = set()  # results
     jobs, problems, already = [], [], 0
     for source, target, in_folder in found:
@@ -236,10 +237,19 @@ def sheet_paths(target: Path, name: str, sheets: Sequence[str]) -> dict[str, Pat
     return {sheet: target.with_name(f"{name}_{sheet}.png") for sheet in sheets}
 
 
-def collision(job: Job, sources: set[str], taken: set[str]) -> str | None:
+def names_of_file(path: Path) -> set[Hashable]:
+    """What tells whether two paths are of one file, as IMG.JPG and img.jpg are on many disks."""
+    names: set[Hashable] = {os.path.realpath(path)}
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        names.add((stat.st_dev, stat.st_ino))
+    return names
+
+
+def collision(job: Job, sources: set[Hashable], taken: set[str]) -> str | None:
     """What a job would replace, and what to type instead; None where that is nothing."""
     for path in job.results:
-        if os.path.realpath(path) in sources:
+        if names_of_file(path) & sources:
             return f"its result would replace the picture {path}; give another -o"
         if os.path.realpath(path) in taken:
             return (

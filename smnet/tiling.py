@@ -201,13 +201,13 @@ class Denoiser:
                     if self.self_ensemble:
                         output = (output + sum(other_orientations(self.model, x))) / 8
                     return output[0].cpu()
-            except RuntimeError as error:
+            except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             if max(height, width) <= self.smallest:
+                advice = "" if self.device.type == "cpu" else "; try --device cpu"
                 raise SMNetError(
-                    f"not enough memory on {self.device} for {width}x{height} pixels; "
-                    "try --device cpu"
+                    f"not enough memory on {self.device} for {width}x{height} pixels{advice}"
                 )
             self.limit = possible_side(max(height, width) // 2, self.model.shuffle)
             empty_cache(self.device)

@@ -33,6 +33,16 @@ def test_out_of_memory_is_one_line():
     assert "out of memory; use smaller pictures, or in training" in str(caught.value.code)
 
 
+def test_a_failure_to_compile_is_one_line():
+    def compiled():
+        raise torch._dynamo.exc.BackendCompilerFailed(compiled, RuntimeError("no gcc"), [])
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run_script(compiled)
+    assert str(caught.value.code).startswith("error: torch.compile failed (")
+    assert str(caught.value.code).endswith("; leave out --compile")
+
+
 def test_sigterm_clears_away_what_is_half_written(tmp_path):
     def ended():
         with utils.replacing(tmp_path / "a") as temporary:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 import denoise
 import utils
+from smnet.denoisers import DenoiserCache
 from smnet.photos.reading import read_photo
 from smnet.tiling import Denoiser
 
@@ -308,6 +310,21 @@ def test_amp_reaches_the_network(work, monkeypatch):
     for option in ("--no-amp", "--amp"):
         assert denoise.main(["a.png", "--overwrite", option]) == 0
     assert used == [False, True]
+
+
+def test_threads_may_denoise_at_the_same_time(work):
+    with ThreadPoolExecutor(4) as threads:
+        results = [*threads.map(lambda _: denoise.denoise(GRAY, device="cpu"), range(4))]
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_weights_for_which_there_was_no_memory_are_read_again(work, monkeypatch):
+    denoisers = DenoiserCache(torch.device("cpu"))
+    with monkeypatch.context() as patched:
+        patched.setattr(denoisers, "read", no_memory)
+        with pytest.raises(MemoryError):
+            denoisers.get(1)
+    assert denoisers.get(1)[1] == "weights/model_gray_B_1.pth"
 
 
 def test_arrays_that_are_no_pictures_are_one_line(work):

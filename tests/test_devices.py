@@ -17,6 +17,30 @@ def test_a_device_that_is_not_there_is_one_line():
             devices.pick_device("cuda")
 
 
+def test_a_gpu_that_this_pytorch_has_no_code_for(monkeypatch, capsys):
+    """`auto` goes on without it; who asked for it is told what to do."""
+
+    def ones(*size, device):
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available for execution")
+        return torch.zeros(*size)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert devices.pick_device("auto").type == "cpu"
+    assert "was not built for the GPU 'cuda'" in capsys.readouterr().err
+    with pytest.raises(SMNetError, match="or use --device cpu"):
+        devices.pick_device("cuda")
+
+
+def test_mps_of_a_pytorch_that_computes_wrong_convolutions_there(monkeypatch):
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.zeros(*size))
+    assert devices.pick_device("mps").type == "mps"
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.13.0"))
+    with pytest.raises(SMNetError, match="2.13.0 computes wrong convolutions on MPS; install 2.14"):
+        devices.pick_device("mps")
+
+
 def test_torchrun_chooses_the_gpus(monkeypatch):
     monkeypatch.setattr(distributed, "LAUNCHED", True)
     for name in ("cuda:1", "mps", "nonsense"):
@@ -46,9 +70,13 @@ def test_out_of_memory_is_known_by_all_its_words():
         "CUDA out of memory",
         "not enough memory: you tried to allocate 9 bytes",
         "CUBLAS_STATUS_ALLOC_FAILED",
+        "Invalid buffer size: 9.00 GiB",
+        "std::bad_alloc",
+        "could not create a primitive",
     ):
         assert devices.is_out_of_memory(RuntimeError(words))
-    assert not devices.is_out_of_memory(RuntimeError("sizes of tensors must match"))
+    for words in ("sizes of tensors must match", "could not create a primitive descriptor for a"):
+        assert not devices.is_out_of_memory(RuntimeError(words))
 
 
 def test_a_containers_limit_counts(tmp_path):

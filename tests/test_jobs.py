@@ -24,6 +24,29 @@ def test_a_result_never_replaces_its_picture_or_another_result(work, capsys):
     assert (work / "a" / "x.png").read_bytes() == LOSSLESS["gray.png"]
 
 
+def test_a_result_never_replaces_its_picture_under_another_name(work, capsys):
+    """As IMG.JPG and img.jpg are one file on many disks."""
+    (work / "x.png").write_bytes(LOSSLESS["gray.png"])
+    os.link("x.png", "other.png")
+    assert denoise.main(["x.png", "-o", "other.png", "--overwrite"]) == 1
+    assert "would replace the picture" in capsys.readouterr().err
+
+
+def test_a_result_that_came_to_be_meanwhile_is_not_replaced(work, capsys, monkeypatch):
+    (work / "x.png").write_bytes(LOSSLESS["gray.png"])
+    read = denoise.read_photo
+
+    def slowly(path):
+        (work / "x_denoised.png").write_text("somebody else's")
+        return read(path)
+
+    monkeypatch.setattr(denoise, "read_photo", slowly)
+    assert denoise.main(["x.png"]) == 1
+    assert "x_denoised.png already exists" in capsys.readouterr().err
+    assert (work / "x_denoised.png").read_text() == "somebody else's"
+    assert denoise.main(["x.png", "--overwrite"]) == 0
+
+
 def test_odd_names_and_folders(work, unchanged, capsys, monkeypatch):
     folder = work / "in"
     folder.mkdir()

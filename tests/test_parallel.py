@@ -208,6 +208,15 @@ def test_a_restart_does_not_continue_another_run_that_it_may_not_replace(train_a
     assert {path.name: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == before
 
 
+def test_what_keeps_the_first_process_from_starting_ends_them_all(train_args, tmp_path):
+    words = options(train_args, tmp_path)
+    train_gray.main([*words, "--max_steps", "3"])
+    process = start(words, "--standalone", "--nproc_per_node=2")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and said.count("would be replaced") == 1
+    assert "SMNetError" not in said
+
+
 def test_sigterm_saves_and_the_run_resumes(train_args, tmp_path, alone):
     words = [*options(train_args, tmp_path)]
     process = start(words, "--standalone", "--nproc_per_node=2")

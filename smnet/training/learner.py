@@ -208,7 +208,10 @@ class Learner:
         if self.average:
             self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            fused = optimizer.param_groups[0].get("fused")
             optimizer.load_state_dict(saved)
+            if fused is not None:  # as this device has it, not that of the state
+                optimizer.param_groups[0]["fused"] = fused
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.done = Progress(**state["progress"])

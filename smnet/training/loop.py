@@ -138,6 +138,8 @@ def train(
                         train_epoch(run)
                 with stop.at_once(), saved_if_data_fail(run), reader.at_once():
                     score = validate(learner, val_pictures)
+                if math.isnan(score.psnr["SMNet"]):
+                    learner.raise_diverged("the validation PSNR is nan")
                 if distributed.rank() == 0:
                     write_epoch(learner, files, score, val_pictures[0], writer, speed=run.speed)
                 if done.batch == learner.steps_per_epoch:

@@ -26,9 +26,10 @@ def make_optimizers(
     )
     chosen = {id(p) for p in kernels}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    optimizers: list[tuple[torch.optim.Optimizer, float]] = [
-        (torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas), fused=True), args.lr)
-    ]
+    # The fused kernel of MPS does not skip the steps whose fp16 gradients overflow.
+    fused = rest[0].device.type != "mps"
+    adam = torch.optim.Adam(rest, lr=args.lr, betas=tuple(args.betas), fused=fused)
+    optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adam, args.lr)]
     if kernels:
         optimizers.append((KernelMuon(kernels, lr=args.muon_lr), args.muon_lr))
     return optimizers

@@ -47,9 +47,15 @@ def start(files: RunFiles, train_set: PatchDataset) -> None:
         SMNetError: nothing to continue from, a state of other settings, an earlier run's files in
             the way, another process that trains this run, or a folder that cannot be written.
     """
+    failure = None
     if distributed.rank() == 0:
-        files.lock()
-        carry_out(make_plan(files), files, train_set)
+        try:
+            files.lock()
+            carry_out(make_plan(files), files, train_set)
+        except SMNetError as error:
+            failure = error
+    if distributed.broadcast(failure is not None):  # or the others would wait for the state
+        raise failure or SMNetError("process 0 cannot start, so this one ends")
     if distributed.LAUNCHED:
         share_state(files.learner)
 

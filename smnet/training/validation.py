@@ -42,8 +42,6 @@ def write_epoch(
 
     `speed` is in pictures a second, 0 where the steps were another process's.
     """
-    if math.isnan(score.psnr["SMNet"]):
-        learner.raise_diverged("the validation PSNR is nan")
     done, model = learner.done, learner.validated
     with counting_dead_relus(model) as dead:
         stages = stages_grid(model, picture, learner.args.val_noiseL)
@@ -54,7 +52,8 @@ def write_epoch(
     writer.scalars({**scalars, "validation/dead_relus": line["dead_relus"]}, done.step)
     writer.image("validation/clean_noisy_mask_residual_output", stages, done.step)
     weights = {
-        "model": model.state_dict(),
+        # On the CPU, so that a plain torch.load reads them on a machine without a GPU.
+        "model": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
         "channels": model.channels,
         "width": model.width,
         "shuffle": model.shuffle,
