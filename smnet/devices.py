@@ -92,7 +92,7 @@ def usable_device(name: str) -> torch.device:
         raise SMNetError(
             f"device {name!r} is not available on this machine; use --device auto or cpu"
         ) from None
-    if device.type == "mps" and torch.__version__ < (2, 14):
+    if device.type == "mps" and torch.__version__ < "2.14":
         raise UnusableDevice(  # pytorch/pytorch issue 192212
             f"PyTorch {torch.__version__} computes wrong convolutions on MPS; install 2.14 or "
             "later, or use --device cpu"
