@@ -147,6 +147,19 @@ def test_stopping_ends_with_the_tile_at_hand(session, networks):
     assert seen == [(0, 9), (1, 9), (2, 9)]
 
 
+def test_another_picture_ends_the_work_on_the_one_before(session, networks):
+    networks.get(PHOTOGRAPH, 1)[0].tile = 128
+    picture = pillow(synthetic_picture(0, 300, 300)[:, :, 0], "PNG")
+    for name in ("a.png", "b.png"):
+        Path(name).write_bytes(picture)
+    session.take(Path("a.png"))
+    with pytest.raises(Stopped):
+        work.denoise_picture(
+            session, networks, PHOTOGRAPH, LIMITS, lambda done, _: session.take(Path("b.png"))
+        )
+    assert session.wanted and session.source.name == "b.png"
+
+
 def test_a_closed_page_leaves_nothing_behind(tmp_path, networks):
     pages = Sessions(tmp_path / "pages")
     page = pages.get("a")

@@ -118,7 +118,7 @@ def denoise_picture(
     limits: Limits,
     on_tile: Callable[[int, int], object],
 ) -> Result:
-    """Denoise the picture of a page, until its `wanted` is false.
+    """Denoise the picture of a page, until its `wanted` is false or it has another picture.
 
     `on_tile(done, tiles)` is called before the first tile and after each.
 
@@ -126,8 +126,9 @@ def denoise_picture(
         SMNetError: it cannot be read or denoised.
         Stopped: it is no longer wanted.
     """
-    check_wanted(session)
-    start, source = time.perf_counter(), session.source
+    source = session.source
+    check_wanted(session, source)
+    start = time.perf_counter()
     photo = open_picture(source, limits)
     noisy = to_tensor(photo)
     denoiser, weights = networks.get(choice, len(noisy))
@@ -136,19 +137,19 @@ def denoise_picture(
     def count() -> None:
         nonlocal done
         done += 1
-        check_wanted(session)
+        check_wanted(session, source)
         on_tile(done, tiles)
 
     on_tile(0, tiles)
     denoised = remove_noise(noisy, denoiser, weights, on_tile=count)
-    check_wanted(session)
+    check_wanted(session, source)
     seconds = time.perf_counter() - start
     return Result(source.name, photo, denoised, denoiser, weights, seconds)
 
 
-def check_wanted(session: Session) -> None:
-    """Raise `Stopped` where nobody waits for the result."""
-    if not session.wanted:
+def check_wanted(session: Session, source: Path) -> None:
+    """Raise `Stopped` where nobody waits for the result of `source`."""
+    if not session.wanted or session.source is not source:
         raise Stopped
 
 
