@@ -126,8 +126,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     option("--strength", type=number(float, 0, 100), metavar="PERCENT", help=text)
     text = "the same for colour noise; --strength is then for brightness (default: as --strength)"
     option("--chroma", type=number(float, 0, 100), metavar="PERCENT", help=text)
-    text = "memory limit in GB: pictures that fit are denoised whole (default: half of the free "
-    text += "memory, in tiles, which are faster)"
+    text = "memory limit in GB, within which pictures are denoised whole where they fit (default: "
+    text += "in tiles, which are faster, within half of the free memory)"
     option("--memory", type=number(float, 0.01), metavar="GB", help=text)
     text = "side of the tiles that larger pictures are cut into, pixels, at least "
     text += f"{SMALLEST}, or 0: never (default: {LARGEST}, or less as the memory allows; for "

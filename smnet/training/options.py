@@ -73,7 +73,7 @@ OPTIONS = [
            "saved; 0: no EMA"),
     Option("grad_clip", REAL, "NORM", "maximum gradient norm, 0: no clipping"),
     Option("dead_relu_penalty", REAL, "WEIGHT",
-           "weight in the loss of dilated convolutions whose ReLU is about to give zero "
+           "weight of a penalty that keeps the ReLUs after dilated convolutions from giving zero "
            "everywhere, say 0.001; 0: none"),
     Option("seed", SEED, "N", "seed of initial weights, samples and noise, a whole number"),
     Option("workers", WHOLE, "N", "data-loading processes, 0: load in the main process"),
