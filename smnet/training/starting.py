@@ -52,7 +52,7 @@ def start(files: RunFiles, train_set: PatchDataset) -> None:
         try:
             files.lock()
             carry_out(make_plan(files), files, train_set)
-        except SMNetError as error:
+        except (SMNetError, OSError) as error:
             failure = error
     if distributed.broadcast(failure is not None):  # or the others would wait for the state
         raise failure or SMNetError("process 0 cannot start, so this one ends")
