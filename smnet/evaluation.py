@@ -155,17 +155,20 @@ def evaluate(
             on_stages(name, clean, noisy, noise_mask, output), each (C, H, W).
     """
     was_training = model.training
-    network = for_inference(model.eval(), amp=protocol.amp)
-    if warm_up and pictures:
-        once = dataclasses.replace(protocol, self_ensemble=False)
-        once.denoise(network, to_float(pictures[0].clean))
-    bar = tqdm(pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None)
-    scores = [
-        measure_picture(network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages)
-        for picture in bar
-    ]
-    model.train(was_training)
-    return scores
+    try:
+        network = for_inference(model.eval(), amp=protocol.amp)
+        if warm_up and pictures:
+            once = dataclasses.replace(protocol, self_ensemble=False)
+            once.denoise(network, to_float(pictures[0].clean))
+        bar = tqdm(pictures, desc=noise_name(sigma), unit="picture", leave=False, disable=None)
+        return [
+            measure_picture(
+                network, picture, sigma, protocol, baseline=baseline, on_stages=on_stages
+            )
+            for picture in bar
+        ]
+    finally:
+        model.train(was_training)
 
 
 def measure_picture(

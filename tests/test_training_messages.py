@@ -13,6 +13,7 @@ from helpers import write_folder
 import dataset_gray
 import train_gray
 from models import SMNet
+from smnet.evaluation import Protocol
 from smnet.training import advice, learner
 from utils import SMNetError
 
@@ -144,6 +145,23 @@ def test_too_little_memory_is_said_before_the_first_step(train_args, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         train_gray.main([*train_args, "--overwrite"])
     assert "GB is free" not in capsys.readouterr().out
+
+
+def test_validation_goes_on_in_tiles_where_pictures_do_not_fit(train_args, monkeypatch, capsys):
+    denoise, asked = Protocol.denoise, []
+
+    def small(protocol, model, noisy):
+        asked.append(protocol.tile)
+        if protocol.tile is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return denoise(protocol, model, noisy)
+
+    monkeypatch.setattr(Protocol, "denoise", small)
+    train_gray.main([*train_args, "--max_steps", "2"])
+    assert "validation pictures do not fit into memory whole: in tiles of 256" in (
+        capsys.readouterr().out
+    )
+    assert asked[0] is None and set(asked[1:]) == {256}
 
 
 def test_the_memory_a_step_takes_is_known_before():

@@ -11,7 +11,7 @@ import utils
 from models import SMNet
 from smnet import devices
 from smnet.cli import say
-from smnet.evaluation import TEST_NOISE, Score, averages, evaluate
+from smnet.evaluation import TEST_NOISE, Protocol, Score, averages, evaluate
 from smnet.images import Picture, to_float
 from smnet.metrics import add_test_noise, to_db
 from smnet.training import distributed
@@ -20,11 +20,23 @@ from smnet.training.event_writer import EventWriter
 from smnet.training.learner import Learner
 from smnet.training.run_files import RunFiles
 
+TILE = 256  # side of the tiles of pictures that do not fit into memory whole, pixels
+
 
 def validate(learner: Learner, pictures: list[Picture]) -> Score:
     """The mean over the pictures, of which each process takes its share."""
-    shard = distributed.shard(pictures)
-    scores = evaluate(learner.validated, shard, sigma=learner.args.val_noiseL)
+    shard, sigma = distributed.shard(pictures), learner.args.val_noiseL
+    scores = None
+    try:
+        scores = evaluate(learner.validated, shard, sigma=sigma)
+    except (MemoryError, RuntimeError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+    if scores is None:  # only now, since the error held what had been computed
+        devices.empty_cache(learner.device)
+        side = TILE * learner.model.shuffle
+        say(f"validation pictures do not fit into memory whole: in tiles of {side} pixels")
+        scores = evaluate(learner.validated, shard, sigma=sigma, protocol=Protocol(tile=side))
     return averages(distributed.gather_shards(scores))
 
 
