@@ -79,10 +79,19 @@ def check_target(path: str | Path) -> Path:
         SMNetError: `path` is a folder, or its folder cannot be made or written to.
     """
     path = Path(path)
-    if os.path.isdir(path):
-        raise SMNetError(f"{path} is a folder; give the name of a file to write")
+    refuse_folder(path)
     make_folder(path.parent)
     return path
+
+
+def refuse_folder(path: str | Path) -> None:
+    """Raise where a file is to be written and a folder has its name.
+
+    Raises:
+        SMNetError: `path` is a folder.
+    """
+    if os.path.isdir(path):
+        raise SMNetError(f"{path} is a folder; give the name of a file to write")
 
 
 def make_folder(path: str | Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from smnet.devices import is_out_of_memory, reuse_memory
-from utils import SMNetError, one_line
+from utils import SMNetError, one_line, refuse_folder
 
 HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
@@ -131,7 +131,6 @@ def refuse_overwrite(path: str | Path, *, overwrite: bool, advice: str = "") -> 
     Raises:
         SMNetError: the file exists, or a folder of its name, which nothing replaces.
     """
-    if os.path.isdir(path):
-        raise SMNetError(f"{path} is a folder; give the name of a file to write")
+    refuse_folder(path)
     if os.path.lexists(path) and not overwrite:
         raise SMNetError(f"{path} already exists; --overwrite replaces it{advice}")
